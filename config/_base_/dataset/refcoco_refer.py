@@ -1,0 +1,32 @@
+# RefCOCO, RefCOCO+ and RefCOCOg in their authors' layout (refs(unc).p + instances.json, COCO train2014 images).
+_root = "{{$MLLM_DATA:data}}/refcoco"
+_images = "{{$MLLM_DATA:data}}/coco/train2014"
+_question = "Where is <expr> in the image <image> ? Give its box."
+_evaluators = [dict(type="RECEvaluator")]
+_common = dict(type="RefCOCO", root=_root, image_root=_images)
+
+data_args = dict(
+    train=dict(
+        type="ConcatDataset",
+        datasets=[
+            dict(**_common, name="refcoco", split="train"),
+            dict(**_common, name="refcoco+", split="train"),
+            dict(**_common, name="refcocog", split_by="umd", split="train"),
+        ],
+    ),
+    validation=dict(
+        dataset=dict(**_common, name="refcoco", split="val", questions=_question), evaluators=_evaluators
+    ),
+    test=dict(dataset=dict(**_common, name="refcoco", split="testA", questions=_question), evaluators=_evaluators),
+    multitest={
+        f"{name}_{split}": dict(
+            dataset=dict(**_common, name=name, split_by=by, split=split, questions=_question), evaluators=_evaluators
+        )
+        for name, by, splits in (
+            ("refcoco", "unc", ("val", "testA", "testB")),
+            ("refcoco+", "unc", ("val", "testA", "testB")),
+            ("refcocog", "umd", ("val", "test")),
+        )
+        for split in splits
+    },
+)

@@ -1,0 +1,21 @@
+# Full fine-tuning in bf16, LLaVA's schedule; launch with accelerate_config/fsdp.yaml.
+training_args = dict(
+    do_train=True,
+    do_eval=True,
+    per_device_train_batch_size=16,
+    per_device_eval_batch_size=16,
+    gradient_accumulation_steps=1,
+    num_train_epochs=3,
+    learning_rate=2e-5,
+    weight_decay=0.0,
+    warmup_steps=0.03,
+    lr_scheduler_type="cosine",
+    bf16=True,
+    gradient_checkpointing=True,
+    logging_steps=10,
+    eval_strategy="no",
+    save_strategy="steps",
+    save_steps=2000,
+    save_total_limit=2,
+    dataloader_num_workers=8,
+)

@@ -1,0 +1,1 @@
+"""What ships with the package: the small model, its tokenizer, question template sets."""

@@ -1,0 +1,75 @@
+"""Our training arguments. Importing this file imports torch: `mllm.config` does so only when they are needed."""
+
+# No `from __future__ import annotations`: the types of the fields are read to convert flags.
+import importlib.util
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import Seq2SeqTrainingArguments
+
+from mllm.errors import ConfigError, choices
+
+GROUP_BY_MODALITY_LENGTH = "group_by_modality_length"
+
+
+def _default_trackers() -> Any:
+    return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+
+
+@dataclass
+class Seq2SeqArguments(Seq2SeqTrainingArguments):
+    """transformers' arguments with ours; what differs in a default is redefined here."""
+
+    report_to: str | list[str] | None = field(
+        default_factory=_default_trackers, metadata={"help": "Trackers: tensorboard (default if installed), none, …"}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Our samples are no columns: always false."})
+    do_multi_predict: bool = field(default=False, metadata={"help": "Predict every data set of data_args.multitest."})
+    mm_projector_lr: float | None = field(default=None, metadata={"help": "Learning rate of the projector."})
+    vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of the vision tower."})
+    language_lr: float | None = field(default=None, metadata={"help": "Learning rate of the language model."})
+    eval_before: bool = field(default=False, metadata={"help": "Evaluate once before training."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Allow an output_dir that is not empty; nothing in it is deleted."}
+    )
+
+    def __post_init__(self) -> None:
+        """Derived values of transformers; an evaluation strategy alone does not ask for evaluation without training."""
+        asked_for_eval = self.do_eval
+        super().__post_init__()
+        if not self.do_train:
+            self.do_eval = asked_for_eval
+        if self.remove_unused_columns:
+            raise ConfigError("remove_unused_columns must be false: samples are built from items, not from columns")
+        for one in fields(self):
+            allowed = allowed_values(one)
+            value = getattr(self, one.name)
+            if allowed and isinstance(value, str) and value not in allowed:
+                raise ConfigError(f"{one.name}: {value!r} is none of its values; {choices(value, allowed)}")
+        if (self.fp16 or self.fp16_full_eval) and self.device.type == "cpu":
+            raise ConfigError("fp16 needs a GPU and there is none: --fp16 false, or --bf16 --use_cpu")
+
+
+def allowed_values(one: Any) -> list[str]:
+    """The texts that a field with a fixed set of values takes; empty for the others."""
+    values = [str(getattr(value, "value", value)) for value in one.metadata.get("choices") or ()]
+    if values and one.name == "train_sampling_strategy":
+        values.append(GROUP_BY_MODALITY_LENGTH)
+    return values
+
+
+def build_arguments(values: dict[str, Any]) -> Seq2SeqArguments:
+    """The arguments for this machine; ConfigError in one sentence for what transformers refuses."""
+    try:
+        return Seq2SeqArguments(**values)
+    except (ValueError, TypeError, ImportError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ConfigError(_sentence(str(error), values)) from error
+
+
+def _sentence(message: str, values: dict[str, Any]) -> str:
+    line = " ".join(message.split())
+    if "bf16" in line and (values.get("bf16") or values.get("bf16_full_eval")):
+        return "bf16 needs a GPU that has it, and there is none here: --bf16 false, or --use_cpu to compute bf16 on CPU"
+    if "tf32" in line and values.get("tf32"):
+        return "tf32 needs an Ampere or newer GPU, and there is none here: --tf32 false"
+    return f"training_args: {line}"

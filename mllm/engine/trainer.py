@@ -1,0 +1,111 @@
+"""Seq2SeqTrainer with our data path: one loss, samplers with epochs, learning rates per part, generated evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Seq2SeqTrainer, TrainerCallback
+
+from mllm.engine.collators import TrainCollator
+from mllm.engine.loss import token_loss
+from mllm.engine.notes import Notes
+from mllm.engine.samplers import build_sampler
+
+PART_RATES = {"projector": "mm_projector_lr", "vision": "vision_lr", "language": "language_lr"}
+
+
+class _TellSamplerTheEpoch(TrainerCallback):
+    """accelerate's ``set_epoch`` does not reach a sampler below SkipBatchSampler (a resumed epoch), seen in 1.15."""
+
+    def __init__(self, trainer: MultimodalTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.train_sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class MultimodalTrainer(Seq2SeqTrainer):
+    """Trains any family. ``evaluate_with`` generates and scores: ``(metric_key_prefix) -> metrics``."""
+
+    def __init__(
+        self,
+        *,
+        family: Any,
+        processor: Any,
+        evaluate_with: Callable[[str], dict[str, float]] | None = None,
+        error_budget: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            processing_class=processor, data_collator=TrainCollator(processor), compute_loss_func=token_loss, **options
+        )
+        # Our loss divides by the step's tokens; models must not be told, some would take the number as an input.
+        self.model_accepts_loss_kwargs = False
+        self.family = family
+        self.notes = Notes(error_budget)
+        self.evaluate_with = evaluate_with
+        self.train_sampler: Any = None
+        self.add_callback(_TellSamplerTheEpoch(self))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        args = self.args
+        self.train_sampler = build_sampler(
+            train_dataset if train_dataset is not None else self.train_dataset,
+            args.train_sampling_strategy,
+            batch_size=self._train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+        return self.train_sampler
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = dict(inputs)
+        self.notes.add(inputs.pop("notes", []))
+        return super()._prepare_inputs(inputs)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **_: Any
+    ) -> dict[str, float]:
+        """Generate for the validation set and score it; the metrics are logged and can select the best checkpoint."""
+        if self.evaluate_with is None:
+            return {}
+        metrics = self.evaluate_with(metric_key_prefix)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW & co. with one group per part and weight decay; ``mm_projector_lr`` and its like set a part's rate."""
+        if self.optimizer is not None:
+            return self.optimizer
+        target = model if model is not None else self.model
+        decayed = set(self.get_decay_parameter_names(target))
+        optimizer_class, optimizer_options = self.get_optimizer_cls_and_kwargs(self.args, target)
+        groups = self._parameter_groups(target, decayed)
+        self.optimizer = optimizer_class(groups, **optimizer_options)
+        return self.optimizer
+
+    def _parameter_groups(self, model: nn.Module, decayed: set[str]) -> list[dict[str, Any]]:
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            part = self.family.part_of(name)
+            key = (part if self._rate(part) is not None else "all", name in decayed)
+            if key not in groups:
+                decay = self.args.weight_decay if name in decayed else 0.0
+                groups[key] = {"params": [], "weight_decay": decay}
+                if key[0] != "all":
+                    groups[key]["lr"] = self._rate(part)
+            groups[key]["params"].append(parameter)
+        return list(groups.values())
+
+    def _rate(self, part: str) -> float | None:
+        return getattr(self.args, PART_RATES.get(part, ""), None)
+
+
+def with_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Metric names as Hugging Face's files have them: ``eval_acc@0.5``."""
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}

@@ -1,0 +1,32 @@
+"""What a user can put right: one clear sentence each, printed without a traceback unless ``--debug`` is given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Base of the errors whose message is written for the person who runs the program."""
+
+
+class ConfigError(UserError):
+    """A config, a flag or a registered name is wrong."""
+
+
+class DataError(UserError):
+    """A row, an image or an annotation file is wrong; the message names the place."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, incomplete, or not of the kind that was asked for."""
+
+
+def choices(name: str, known: Iterable[str], limit: int = 12) -> str:
+    """The end of a sentence about a wrong name: the near one if there is one, and the list of what exists."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    lowered = {other.lower(): other for other in names}
+    hint = near[0] if near else lowered.get(name.lower())
+    listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
+    return (f"did you mean {hint!r}? " if hint else "") + f"known: {listed or 'none'}"

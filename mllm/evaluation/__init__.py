@@ -1,0 +1,1 @@
+"""Evaluators: every module here is imported to fill ``EVALUATORS``."""

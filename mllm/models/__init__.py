@@ -1,0 +1,1 @@
+"""Model families: every module here is imported to fill ``MODELS``."""

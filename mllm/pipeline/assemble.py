@@ -1,0 +1,90 @@
+"""From a resolved config to the objects of a run: data, evaluation sets, trainer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mllm.dataset.single_image_conversation import SingleImageConvDataset
+from mllm.engine.evaluate import EvaluationSet
+from mllm.errors import CheckpointError, ConfigError, choices
+from mllm.registry import DATASETS, EVALUATORS
+
+
+def train_dataset(cfg: Mapping[str, Any], processor: Any, seed: int) -> SingleImageConvDataset:
+    """``data_args.train`` as samples with labels."""
+    if cfg.get("train") is None:
+        raise ConfigError("data_args.train is not set but do_train is; give it a dict(type=…)")
+    on_error = cfg.get("on_error", "raise")
+    if on_error not in ("raise", "replace"):
+        raise ConfigError(f"data_args.on_error={on_error!r}; known: raise, replace")
+    dataset = DATASETS.build(cfg["train"])
+    return SingleImageConvDataset(dataset, processor, mode="train", seed=seed, on_error=on_error, name="train")
+
+
+def evaluation_set(name: str, cfg: Mapping[str, Any] | None, processor: Any, key: str) -> EvaluationSet:
+    """``dict(dataset=…, evaluators=[…])`` as a set that can be predicted and scored."""
+    if cfg is None:
+        raise ConfigError(f"{key} is not set; give it dict(dataset=dict(type=…), evaluators=[dict(type=…)])")
+    for part in ("dataset", "evaluators"):
+        if part not in cfg:
+            raise ConfigError(f"{key}: {part!r} is missing; expected dict(dataset=dict(type=…), evaluators=[…])")
+    dataset = SingleImageConvDataset(DATASETS.build(cfg["dataset"]), processor, mode="generate", name=name)
+    evaluators = [EVALUATORS.build(one) for one in cfg["evaluators"]]
+    return EvaluationSet(name, dataset, cfg["dataset"], evaluators, cfg["evaluators"])
+
+
+def check_best_metric(args: Any, validation: EvaluationSet | None) -> None:
+    """ConfigError unless ``metric_for_best_model`` is declared by an evaluator of the validation set."""
+    metric = args.metric_for_best_model
+    if metric is None or metric == "loss":
+        if args.load_best_model_at_end:
+            declared = validation.metrics if validation else []
+            raise ConfigError(
+                f"load_best_model_at_end needs metric_for_best_model; {choices('', declared)} (evaluation generates, "
+                "it computes no loss)"
+            )
+        return
+    declared = validation.metrics if validation else []
+    if metric.removeprefix("eval_") not in declared:
+        raise ConfigError(f"metric_for_best_model={metric!r} is no declared metric; {choices(metric, declared)}")
+
+
+def check_resume(checkpoint: str | None, trainer: Any) -> None:
+    """CheckpointError if ``checkpoint`` is no trainer checkpoint or nothing would be left to train."""
+    if checkpoint is None:
+        return
+    state = Path(checkpoint) / "trainer_state.json"
+    if not state.is_file():
+        raise CheckpointError(
+            f"resume_from_checkpoint: {checkpoint!r} has no trainer_state.json; give a checkpoint-N folder"
+        )
+    try:
+        done = json.loads(state.read_text())["global_step"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(f"{state}: broken ({error}); resume from an earlier checkpoint") from error
+    total = total_steps(trainer)
+    if done >= total:
+        raise CheckpointError(
+            f"{checkpoint!r} is at step {done} and the run ends at step {total}: nothing would be trained; "
+            "raise num_train_epochs or max_steps, or leave out do_train"
+        )
+
+
+def total_steps(trainer: Any) -> int:
+    """Optimiser steps of the whole run, as the trainer will count them."""
+    args = trainer.args
+    if args.max_steps > 0:
+        return args.max_steps
+    batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+    return math.ceil(args.num_train_epochs * math.ceil(len(trainer.train_dataset) / batch))
+
+
+def generation_options(cfg: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """Generation arguments: the checkpoint's, then the config's; a length limit is always there."""
+    options = {**processor.generation, **dict(cfg.get("generation") or {})}
+    options.setdefault("max_new_tokens", 256)
+    return options

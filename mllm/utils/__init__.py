@@ -1,0 +1,1 @@
+"""Small helpers: imports, storage, logging, distributed."""

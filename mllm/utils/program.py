@@ -1,0 +1,43 @@
+"""The frame around every program: a user's mistake is one sentence and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from mllm.errors import ConfigError, UserError
+from mllm.utils.distributed import rank, world_size
+from mllm.utils.redact import redact_text
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class UsageError(ConfigError):
+    """The command line itself is wrong: a verb, a flag, a missing argument; exit code 2."""
+
+
+def run_main(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None, *, name: str = "mllm") -> int:
+    """Call ``main(argv)`` and give the exit code: 0, 1 after a UserError, 2 after a UsageError, 130 after Ctrl-C.
+
+    ``argv`` is without the program's name and defaults to the process' own. ``--debug`` anywhere on it shows the
+    traceback of a UserError; every other exception is a bug and is not caught.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return main(words) or 0
+    except UserError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        who = name if world_size() == 1 else f"{name} (rank {rank()})"
+        sentence = " ".join(redact_text(str(error)).split("\n"))
+        sys.stderr.write(f"{who}: error: {sentence}\n")
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{name}: interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has left (`mllm list-cfg | head`); Python would complain again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE

@@ -1,0 +1,181 @@
+"""Where bytes come from: local paths directly, ``s3://`` and ``petrel:s3://`` through mmengine's fileio."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import re
+import struct
+import zlib
+from typing import Any, Literal
+
+from PIL import Image
+
+from mllm.errors import ConfigError, DataError
+
+# Below Pillow's own warning limit (89,478,485): what Pillow would warn of is an error here first.
+MAX_IMAGE_PIXELS = 80_000_000
+_EXIF_ORIENTATION = 0x0112
+_REMOTE = re.compile(r"^(?:[\w.-]+:)?(?:s3|petrel)://")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+PathLike = str | os.PathLike[str]
+
+
+def data_root() -> str:
+    """The folder of data sets: environment variable ``MLLM_DATA``, else ``data``."""
+    return os.environ.get("MLLM_DATA") or "data"
+
+
+def is_remote(path: PathLike) -> bool:
+    """True for ``s3://…``, ``petrel://…`` and ``cluster:s3://…``."""
+    return bool(_REMOTE.match(os.fspath(path)))
+
+
+def resolve_path(path: PathLike) -> str:
+    """Expand ``${VAR}`` and a leading ``~``; ``${MLLM_DATA}`` is always set. ConfigError for an unset variable."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "MLLM_DATA":
+            return data_root()
+        if name not in os.environ:
+            raise ConfigError(f"path {os.fspath(path)!r}: environment variable {name!r} is not set")
+        return os.environ[name]
+
+    expanded = _VARIABLE.sub(value, os.fspath(path))
+    return expanded if is_remote(expanded) else os.path.expanduser(expanded)
+
+
+def join(root: PathLike, *parts: str) -> str:
+    """Join path or URL; slashes only for URLs."""
+    root = os.fspath(root)
+    return posixpath.join(root, *parts) if is_remote(root) else os.path.join(root, *parts)
+
+
+def inside(root: PathLike, path: PathLike) -> str:
+    """``path`` below ``root``; DataError if it leads out (``..``, an absolute path elsewhere, another store).
+
+    Judged by the names alone: links that the owner of the data has put inside ``root`` are followed.
+    """
+    root, path = os.fspath(root), os.fspath(path)
+    joined = path if is_remote(path) or os.path.isabs(path) else join(root, path)
+    normal, base = _normal(joined), _normal(root)
+    if "\0" in joined or not (normal == base or normal.startswith(base.rstrip("/") + "/")):
+        raise DataError(f"{path!r} leads out of its folder {root!r}; expected a path below it")
+    return joined
+
+
+def _normal(path: str) -> str:
+    match = _REMOTE.match(path)
+    if match:
+        return match.group(0) + posixpath.normpath("/" + path[match.end() :]).lstrip("/")
+    return os.path.abspath(path)
+
+
+def exists(path: PathLike) -> bool:
+    """True if there is a file or folder; a remote error is a DataError, not False."""
+    path = resolve_path(path)
+    return bool(_remote("exists", path)) if is_remote(path) else os.path.exists(path)
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The whole content; DataError that names the path if it is missing or unreadable."""
+    path = resolve_path(path)
+    if is_remote(path):
+        return bytes(_remote("get", path))
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {_reason(error)}") from error
+
+
+def read_text(path: PathLike) -> str:
+    """The whole content as UTF-8 without a byte-order mark; DataError if it is not."""
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def open_binary(path: PathLike) -> io.BufferedIOBase:
+    """A seekable stream of bytes; a remote object is fetched whole."""
+    path = resolve_path(path)
+    if is_remote(path):
+        return io.BytesIO(read_bytes(path))
+    try:
+        return open(path, "rb")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {_reason(error)}") from error
+
+
+def open_image(
+    path: PathLike,
+    root: PathLike | None = None,
+    *,
+    exif: Literal["error", "apply", "ignore"] = "error",
+    max_pixels: int = MAX_IMAGE_PIXELS,
+) -> Image.Image:
+    """A decoded RGB image; DataError if it is missing, no image, truncated, too large, or outside ``root``.
+
+    A photograph may say in its EXIF data that it is to be turned. Annotations then hold either for the stored pixels
+    (``exif="ignore"``) or for the turned ones (``"apply"``); ``"error"`` demands that somebody decides.
+    """
+    if exif not in ("error", "apply", "ignore"):
+        raise ConfigError(f"exif={exif!r}: expected 'error', 'apply' or 'ignore'")
+    where = resolve_path(path) if root is None else inside(resolve_path(root), resolve_path(path))
+    content = read_bytes(where)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _decoded(image, where, exif, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where}: image is too large: {error}") from error
+    except _BROKEN_IMAGE as error:
+        kind = "empty file" if not content else "not an image, or truncated"
+        detail = "" if "BytesIO" in str(error) else f" ({error})"
+        raise DataError(f"{where}: {kind}{detail}") from error
+
+
+def _decoded(image: Image.Image, where: str, exif: str, max_pixels: int) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"{where}: image is too large: {width}x{height} has more than {max_pixels} pixels")
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    if orientation not in (0, 1) and exif == "error":
+        raise DataError(
+            f"{where}: EXIF orientation {orientation}: the stored pixels are turned; say whether the annotations hold "
+            "for the turned image (exif='apply') or for the stored one (exif='ignore')"
+        )
+    image.load()
+    if exif == "apply":
+        from PIL import ImageOps
+
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") and image.getextrema()[1] > 255:
+        # Pillow clips 16-bit grey values at 255 instead of scaling them.
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _remote(call: str, path: str) -> Any:
+    from mmengine import fileio
+
+    from mllm.utils.object_store import register
+
+    register()
+    try:
+        return getattr(fileio, call)(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such object") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error}") from error
