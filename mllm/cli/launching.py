@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -50,11 +51,28 @@ def split_launch_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def command(words: Sequence[str], launcher_flags: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The whole command line; ``flags`` stand last, so that they decide what the verb does."""
+    """The whole command line; ``flags`` are the verb's and stand first, so that the user's words override them."""
     script = Path(mllm.__file__).parent / "pipeline" / "finetune.py"
     # --quiet: the program has said in one sentence what is wrong; accelerate would add a traceback of its own.
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
-    return [*launcher, *_with_shipped_file(launcher_flags), str(script), *words, *flags]
+    if not launcher_flags:
+        launcher_flags = _defaults()
+    return [*launcher, *_with_shipped_file(launcher_flags), str(script), *flags, *words]
+
+
+def _defaults() -> list[str]:
+    """What accelerate would choose by itself, said aloud so that it prints no warning: one process for each GPU.
+
+    Nothing where ``accelerate config`` has written a file, or where there may be accelerators of another kind.
+    """
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    if any((cache / "accelerate").glob("default_config.*")) or Path("/dev/kfd").exists():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    gpus = min(present, len([one for one in visible.split(",") if one.strip()])) if visible is not None else present
+    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return ["--num_processes", str(max(gpus, 1)), *plain, *(["--multi_gpu"] if gpus > 1 else [])]
 
 
 def _with_shipped_file(flags: Sequence[str]) -> list[str]:

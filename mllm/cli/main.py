@@ -6,9 +6,10 @@ import ast
 import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
+import mllm
 from mllm.errors import choices
 from mllm.utils.program import UsageError, run_main
 
@@ -36,7 +37,7 @@ def _dispatch(argv: list[str]) -> int:
         print(_help())
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"mllm {metadata.version('mllm')}")
+        print(f"mllm {mllm.__version__}")
         return 0
     verb, known = argv[0], verbs()
     if verb not in known:

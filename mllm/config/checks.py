@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _NOT_OURS = (".log", ".out", ".err", ".txt")
 
 
-def check_tasks(values: dict[str, Any]) -> None:
-    """ConfigError if there is nothing to do or nowhere to write."""
+def check_tasks(cfg: Mapping[str, Any], path: Path) -> None:
+    """ConfigError if there is nothing to do, nothing to do it with, or nowhere to write."""
+    values = cfg["training_args"]
+    if not cfg.get("model_args"):
+        raise ConfigError(f"{path}: model_args is not set; expected model_args = dict(type=..., ...)")
     if not any(values.get(task) for task in TASKS):
         flags = ", ".join(f"--{task}" for task in TASKS)
         raise ConfigError(f"nothing to do: give one of {flags}, or set it in training_args")

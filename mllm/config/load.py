@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -75,7 +76,11 @@ def _execute(path: Path) -> dict[str, Any]:
     try:
         return Config._file2dict(str(path), lazy_import=False)[0]  # seen in mmengine 0.10.7
     except KeyError as error:
-        raise ConfigError(f"{path}: {error.args[0] if error.args else error}") from error
+        message = str(error.args[0]) if error.args else "KeyError"
+        twice = re.search(r"Duplicate keys: \{(.*)\}", message)
+        if twice:
+            message = f"two files of one _base_ list set {twice[1]}; a section comes from one base, the leaf changes it"
+        raise ConfigError(f"{path}: {message}") from error
     except SyntaxError as error:
         raise ConfigError(f"{path}: not valid Python: {error.msg} (line {error.lineno})") from error
     except _RAISED_BY_CONFIGS as error:

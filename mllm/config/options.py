@@ -19,7 +19,7 @@ _FLOATS = {"inf", "-inf", "+inf", "nan"}
 _NUMBER = re.compile(r"[+-]?(\d+|\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
 _SECTION_KEYS = {
     "conversation": ("template", "formatter", "transforms", "max_length"),
-    "data_args": ("train", "validation", "test", "multitest", "on_error"),
+    "data_args": ("train", "validation", "test", "multitest", "on_error", "error_budget"),
     "custom_imports": ("imports",),
 }
 _REGISTRY_OF = {

@@ -57,7 +57,7 @@ def prepare_args(argv: Sequence[str] | None = None) -> tuple[Config, Seq2SeqArgu
 
     resolved = resolve(sys.argv[1:] if argv is None else argv)
     training = resolved.values.setdefault("training_args", {})
-    check_tasks(training)
+    check_tasks(resolved.values, resolved.path)
     if is_main_process():
         check_output_folder(training)
     values = {**copy.deepcopy(training), "resume_from_checkpoint": resolve_resume(training)}

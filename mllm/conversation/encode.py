@@ -7,7 +7,7 @@ always the beginning of the training ids. A piece within running text is tokenis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -151,20 +151,18 @@ class TextTokenizer:
         controls = controls | set(tokenizer.all_special_tokens)
         for token in state["added_tokens"]:
             token["special"] = token["special"] or token["content"] in controls
-        self.added = {token["id"]: token for token in state["added_tokens"]}
-        self.forbidden = {i for i, token in self.added.items() if token["special"]} - {tokenizer.unk_token_id}
+        self.added = {token["content"]: token for token in state["added_tokens"]}
+        special = {content for content, token in self.added.items() if token["special"]}
+        self.forbidden = {self.added[content]["id"] for content in special} - {tokenizer.unk_token_id}
+        _drop_merges(state["model"], special)
         self.start = _reader(backend, state)
         continued = {**state, **{key: _without_prefix(state[key]) for key in ("normalizer", "pre_tokenizer")}}
         self.continuation = self.start if continued == state else _reader(backend, continued)
         self.after_control = self.continuation if '"first"' in json.dumps(state["pre_tokenizer"]) else self.start
 
-    def id_of(self, token: str) -> int | None:
-        """The id of a token by its string; None where the vocabulary does not have it."""
-        return self.start.token_to_id(token)
-
-    def strips(self, token_id: int, side: str) -> bool:
-        """Whether the control token swallows white space on its ``lstrip`` or ``rstrip`` side."""
-        return bool(self.added.get(token_id, {}).get(side))
+    def control_token(self, text: str) -> Mapping[str, Any] | None:
+        """``id``, ``lstrip`` and ``rstrip`` of an added token; None where the tokenizer has no such token."""
+        return self.added.get(text)
 
     def read(self, text: str, reader: Any) -> Iterator[tuple[int, tuple[int, int]]]:
         """Ids with character offsets; DataError if the tokenizer makes a control token of plain text all the same."""
@@ -202,12 +200,12 @@ def _elements(segments: Sequence[Segment], text: TextTokenizer) -> list[_Token |
     reply, swallow = 0, False
     for segment in segments:
         reply += segment.boundary
-        token_id = text.id_of(segment.text) if segment.kind == "special" else None
-        if token_id is not None:
-            if text.strips(token_id, "lstrip"):
+        control = text.control_token(segment.text) if segment.kind == "special" else None
+        if control is not None:
+            if control["lstrip"]:
                 _strip_end(elements)
-            elements.append(_Token(token_id, reply, trained=segment.trained))
-            swallow = text.strips(token_id, "rstrip")
+            elements.append(_Token(control["id"], reply, trained=segment.trained))
+            swallow = control["rstrip"]
         elif segment.kind == "image":
             elements.append(reply)
             swallow = False
@@ -274,6 +272,13 @@ def _reader(backend: Any, state: dict[str, Any]) -> Any:
     reader = type(backend).from_str(json.dumps(state))
     reader.encode_special_tokens = True
     return reader
+
+
+def _drop_merges(model: dict[str, Any], spelled: set[str]) -> None:
+    """Forget the merges of a BPE that put a control token together from its letters."""
+    if "merges" in model:
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        model["merges"] = [pair for pair in pairs if "".join(pair) not in spelled]
 
 
 def _without_prefix(component: Any) -> Any:

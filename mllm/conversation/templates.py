@@ -242,9 +242,9 @@ class ChatTemplate(Template):
             raise ConfigError("chat_template needs a tokenizer: use the result of template.bind(tokenizer)")
         for wrap in (str, lambda text: [{"type": "text", "text": text}]):
             texts = _split_at_turns(self._apply(self._messages(count, wrap), tokenize=False), count)
-            if texts is not None:
+            if texts is not None and (self.system is None or _stand_in("system") in texts[0]):
                 return texts
-        raise ConfigError("the chat template does not write each turn once and in order; it cannot be used in training")
+        raise ConfigError("the chat template does not write the system message and each turn once and in order")
 
     def _messages(self, count: int, wrap: Callable[[str], Any]) -> list[dict[str, Any]]:
         system = [] if self.system is None else [{"role": "system", "content": wrap(_stand_in("system"))}]

@@ -15,7 +15,7 @@ from mllm.utils.storage import open_image, resolve_path
 class RowDataset:
     """A map-style data set over ``rows``; ``build`` turns a row into the item dictionary.
 
-    What ``build`` draws from ``rng`` (a question template, a box, a word order) depends on (seed, epoch, index) alone.
+    ``files`` names the annotation files, for the run's fingerprints. What ``build`` draws from ``rng`` (a question template, a box, a word order) depends on (seed, epoch, index) alone.
     """
 
     def __init__(
@@ -27,8 +27,10 @@ class RowDataset:
         image_root: str | None = None,
         exif: str = "error",
         seed: int = 0,
+        files: Sequence[str] = (),
     ) -> None:
         self.rows = rows
+        self.files = list(files)
         self.image_root = resolve_path(image_root) if image_root else None
         self.exif = exif
         self.seed = seed
@@ -73,4 +75,5 @@ class JsonlDataset(RowDataset):
     """Base of data sets whose annotations are one JSON object a line."""
 
     def __init__(self, path: str, **options: Any) -> None:
-        super().__init__(JsonlRows(resolve_path(path)), **options)
+        path = resolve_path(path)
+        super().__init__(JsonlRows(path), files=[path], **options)

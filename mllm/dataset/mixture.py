@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from PIL import Image
+
 from mllm.errors import ConfigError
 from mllm.registry import DATASETS
 
@@ -14,6 +16,11 @@ from mllm.registry import DATASETS
 def item_of(dataset: Any, index: int, epoch: int) -> Any:
     """The item as ``epoch`` sees it; a data set that knows no epochs gives the same item in each."""
     return dataset.item(index, epoch) if hasattr(dataset, "item") else dataset[index]
+
+
+def hint_of(dataset: Any, index: int) -> tuple[int, int]:
+    """(characters, images) of an item without opening an image; (0, 1) where the data set gives no hint."""
+    return dataset.length_hint(index) if hasattr(dataset, "length_hint") else (0, 1)
 
 
 @DATASETS.register_module()
@@ -38,9 +45,14 @@ class ConcatDataset:
         return item_of(dataset, inner, epoch)
 
     def length_hint(self, index: int) -> tuple[int, int]:
-        """The part's hint; (0, 1) where it gives none."""
+        """The part's hint."""
         dataset, inner = self._locate(index)
-        return dataset.length_hint(inner) if hasattr(dataset, "length_hint") else (0, 1)
+        return hint_of(dataset, inner)
+
+    @property
+    def files(self) -> list[str]:
+        """The annotation files of all parts, each once."""
+        return list(dict.fromkeys(path for dataset in self.datasets for path in getattr(dataset, "files", [])))
 
     def source_range(self, index: int) -> tuple[int, int]:
         """First index and end of the part that holds ``index``: a failed sample is replaced within it."""
@@ -61,6 +73,7 @@ class BlankImages:
     def __init__(self, dataset: Mapping[str, Any], colour: Sequence[int] = (127, 127, 127)) -> None:
         self.dataset = DATASETS.build(dataset)
         self.colour = tuple(colour)
+        self.files = getattr(self.dataset, "files", [])
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -70,9 +83,11 @@ class BlankImages:
 
     def item(self, index: int, epoch: int = 0) -> Any:
         """The item, its images replaced by blank ones of the same size."""
-        from PIL import Image
-
         item = dict(item_of(self.dataset, index, epoch))
         images = item.pop("images", None) or [item.pop("image")]
         item["images"] = [Image.new("RGB", image.size, self.colour) for image in images]
         return item
+
+    def length_hint(self, index: int) -> tuple[int, int]:
+        """The wrapped data set's hint."""
+        return hint_of(self.dataset, index)

@@ -103,7 +103,12 @@ class RefCOCO(RowDataset):
         folder = Path(resolve_path(root)) / name
         rows = ListRows(_refer_rows(folder, name, split_by, split), f"{folder}/refs({split_by}).p {split}")
         super().__init__(
-            rows, image_root=image_root, questions=questions, placeholders=("<expr>", "<image>"), seed=seed
+            rows,
+            image_root=image_root,
+            questions=questions,
+            placeholders=("<expr>", "<image>"),
+            seed=seed,
+            files=[str(folder / f"refs({split_by}).p"), str(folder / "instances.json")],
         )
 
     def build(self, row: Row, rng: random.Random) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class ListRows(Sequence):
 def parse_row(line: bytes, place: str) -> Row:
     """One JSON object, or a DataError with the place and the column."""
     try:
-        values = parse_json(line.decode("utf-8"), place, one_line=True)
+        values = parse_json(line.decode("utf-8").rstrip("\r\n"), place, one_line=True)
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
     if not isinstance(values, dict):

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from mllm.dataset.mixture import item_of
+from mllm.dataset.mixture import hint_of, item_of
 from mllm.errors import DataError
 from mllm.grounding.transforms import View
 from mllm.structures import (
@@ -77,7 +77,7 @@ class SingleImageConvDataset:
 
     def length_hint(self, index: int) -> tuple[int, int]:
         """(characters, images) of the item; (0, 1) where the data set gives no hint."""
-        return self.dataset.length_hint(index) if hasattr(self.dataset, "length_hint") else (0, 1)
+        return hint_of(self.dataset, index)
 
     def item(self, index: int, epoch: int = 0) -> Item:
         """The checked item, every image mentioned once in the human turns."""

@@ -61,6 +61,7 @@ class EvaluationSet:
         write_manifest(
             folder / f"{prefix}_manifest.json",
             processor=generator.processor,
+            dataset=self.dataset.dataset,
             dataset_cfg=self.dataset_cfg,
             records=records,
             evaluators=self.evaluator_cfgs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -24,7 +23,7 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, json.dumps(redact(value), indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def write_run_file(folder: Path, *, cfg: Mapping[str, Any], world_size: int, seed: int) -> None:
+def write_run_file(folder: Path, *, datasets: Mapping[str, Any], world_size: int, seed: int) -> None:
     """``run.json``: versions, commit, command line, data fingerprints, world size."""
     write_json(
         folder / "run.json",
@@ -35,27 +34,33 @@ def write_run_file(folder: Path, *, cfg: Mapping[str, Any], world_size: int, see
             "versions": _versions(),
             "world_size": world_size,
             "seed": seed,
-            "data": fingerprints(cfg.get("data_args", {})),
+            "data": {name: fingerprint(dataset) for name, dataset in datasets.items()},
         },
     )
 
 
-def fingerprints(cfg: Any) -> list[dict[str, Any]]:
-    """Path, bytes and SHA-256 of every annotation file that a value of the config names (folders are not walked)."""
-    found: dict[str, dict[str, Any]] = {}
-    for text in _texts(cfg):
-        path = Path(os.path.expandvars(text))
-        if path.suffix in (".json", ".jsonl", ".p", ".txt", ".csv", ".parquet") and path.is_file():
-            content = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    content.update(chunk)
-            found[str(path)] = {"path": str(path), "bytes": path.stat().st_size, "sha256": content.hexdigest()}
-    return list(found.values())
+def fingerprint(dataset: Any) -> dict[str, Any]:
+    """Rows of a data set, and path, bytes and SHA-256 of the annotation files that it names in ``files``."""
+    return {"rows": len(dataset), "files": [_file_fingerprint(Path(path)) for path in getattr(dataset, "files", [])]}
+
+
+def _file_fingerprint(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def write_manifest(
-    path: Path, *, processor: Any, dataset_cfg: Any, records: Sequence[Any], evaluators: Any, options: Mapping[str, Any]
+    path: Path,
+    *,
+    processor: Any,
+    dataset: Any,
+    dataset_cfg: Any,
+    records: Sequence[Any],
+    evaluators: Any,
+    options: Mapping[str, Any],
 ) -> None:
     """All that scoring the predictions again needs, besides the predictions themselves."""
     prompts = hashlib.sha256("\0".join(str(record.meta.get("prompt", "")) for record in records).encode())
@@ -64,7 +69,7 @@ def write_manifest(
         {
             "count": len(records),
             "dataset": dataset_cfg,
-            "data": fingerprints(dataset_cfg),
+            "data": fingerprint(dataset),
             "prompt_sha256": prompts.hexdigest(),
             "conversation": processor.conversation,
             "evaluators": evaluators,
@@ -97,11 +102,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [text for one in value for text in _texts(one)] if isinstance(value, (list, tuple)) else []

@@ -93,7 +93,7 @@ def _gallery(section: Section, each: int = 8) -> str:
     ordered = sorted(parsed, key=lambda row: (row[key], row["index"])) if key else parsed
     groups = {
         "worst": ordered[:each],
-        "best": ordered[::-1][:each],
+        "best": ordered[each:][::-1][:each],
         "not parsed": [row for row in scores if "failure" in row][:each],
     }
     records = {record.index: record for record in section.records}

@@ -148,7 +148,7 @@ class PlainFormatter(Formatter):
 class BinTokenFormatter(Formatter):
     """``<b_st><bin_100> <bin_200> <bin_300> <bin_400><b_ed>``: coordinates as tokens, bin = round(v · (bins − 1))."""
 
-    _runs = re.compile(r"<([bp])_st>((?:\s*(?:<bin_\d+>|<[bp]_sep>))*)\s*(<[bp]_ed>)?|<bin_\d+>|<[bp]_(?:ed|sep)>")
+    _runs = re.compile(r"<([bp])_st>((?:\s*(?:<bin_\d+>|<[bp]_sep>))*)(?:\s*(<[bp]_ed>))?|<bin_\d+>|<[bp]_(?:ed|sep)>")
     _place = re.compile(r"(?:\s*<bin_[0-9]{1,9}>)+\s*")
     _bin = re.compile(r"<bin_([0-9]+)>")
 

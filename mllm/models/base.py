@@ -15,6 +15,7 @@ from torch import nn
 from mllm.conversation.encode import IGNORE_INDEX, encode
 from mllm.conversation.templates import build_template
 from mllm.errors import CheckpointError, ConfigError, DataError
+from mllm.models.checkpoints import load_weights, save_weights
 from mllm.registry import FORMATTERS, TRANSFORMS
 from mllm.structures import IMAGE_PLACEHOLDER, Turn
 from mllm.utils.storage import resolve_path
@@ -163,12 +164,13 @@ class Family:
 
     It keeps no tensors, so nothing here has to be wrapped by DDP, FSDP or DeepSpeed. ``parts`` maps a part's name to the
     words in parameter names that belong to it, first match wins; "language" takes the rest. ``wrap`` names the layer
-    classes that FSDP wraps.
+    classes that FSDP wraps. ``file_names`` are pairs (prefix in memory, prefix in weight files).
     """
 
     layouts: ClassVar[tuple[str, ...]] = ("right", "left")
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     wrap: ClassVar[tuple[str, ...]] = ()
+    file_names: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def build_processor(
         self, conversation: Mapping[str, Any], generation: Mapping[str, Any] | None = None
@@ -185,6 +187,14 @@ class Family:
         unwrapped = getattr(model, "module", model)
         ids = unwrapped.generate(**batch, **options)
         return ids[:, batch["input_ids"].shape[1] :]
+
+    def save_weights(self, model: nn.Module, state: Mapping[str, torch.Tensor] | None, folder: str | Path) -> None:
+        """Write config and weights; ``state`` is the gathered state of a model that is held in pieces."""
+        save_weights(model, state, folder, self.file_names)
+
+    def load_weights(self, model: nn.Module, folder: str | Path) -> None:
+        """Read the weights of a checkpoint into the model; CheckpointError unless every tensor lands."""
+        load_weights(model, folder, self.file_names)
 
     def part_of(self, parameter_name: str) -> str:
         """The part ("vision", "projector", "language", …) that a parameter belongs to."""

@@ -22,6 +22,14 @@ from mllm.structures import IMAGE_PLACEHOLDER
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# llava-hf's files on the hub; transformers 4.x and 5.x both read them.
+HUB_NAMES = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
 
 
 @MODELS.register_module()
@@ -36,6 +44,7 @@ class LLaVA(Family):
 
     parts = {"vision": ("vision_tower",), "projector": ("multi_modal_projector",)}
     wrap = ("LlamaDecoderLayer", "CLIPEncoderLayer")
+    file_names = HUB_NAMES
 
     def __init__(
         self,
@@ -89,7 +98,7 @@ class LLaVA(Family):
         try:
             if self.pretrained and not self.from_scratch:
                 folder = weights_folder(self.pretrained, "model_args.pretrained")
-                model = LlavaForConditionalGeneration.from_pretrained(folder, **options)
+                model = _load_whole(LlavaForConditionalGeneration, folder, options)
             else:
                 model = LlavaForConditionalGeneration._from_config(self._llava_config(), **options)
         except (OSError, ValueError, ImportError) as error:
@@ -148,6 +157,15 @@ class LLaVA(Family):
         tokens = (vision.image_size // vision.patch_size) ** 2
         tokens += config.vision_feature_select_strategy != "default"
         return {"size": vision.image_size, "mean": mean, "std": std, "tokens": tokens}
+
+
+def _load_whole(model_class: Any, folder: Path, options: Mapping[str, Any]) -> nn.Module:
+    model, info = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    faults = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
+    if faults:
+        kind = "lacks" if info["missing_keys"] else "has unknown"
+        raise CheckpointError(f"model_args.pretrained: {str(folder)!r} {kind} {len(faults)} tensors, first {faults[0]!r}")
+    return model
 
 
 def _run_tower_on_zero_image(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

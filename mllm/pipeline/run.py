@@ -137,7 +137,12 @@ class Run:
         if self.trainer.is_world_process_zero():
             self.folder.mkdir(parents=True, exist_ok=True)
             dump_config(self.cfg, self.folder / "config.py")
-            write_run_file(self.folder, cfg=self.cfg, world_size=self.args.world_size, seed=self.args.seed)
+            named = {"validation": self.validation, "test": self.test}
+            named |= {f"multitest_{name}": one for name, one in self.multitest.items()}
+            datasets = {name: one.dataset.dataset for name, one in named.items() if one is not None}
+            if self.trainer.train_dataset is not None:
+                datasets["train"] = self.trainer.train_dataset.dataset
+            write_run_file(self.folder, datasets=datasets, world_size=self.args.world_size, seed=self.args.seed)
             write_json(self.folder / "training_args.json", self.args.to_dict())
         self.trainer.accelerator.wait_for_everyone()
 

@@ -17,7 +17,12 @@ _VALUE = re.compile(
     r"\bhf_[A-Za-z0-9]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}"
     r"|\bAKIA[0-9A-Z]{12,}|\bxox[abpr]-[A-Za-z0-9-]{10,}|(?<=\bBearer )[\w.~+/-]{8,}=*|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
-_ASSIGNED = re.compile(r"([\w.-]+)(\s*=\s*|\s*:\s+|['\"]\s*:\s*)(['\"]?)([^\s'\",;]+)")
+# Only names that may be secret: others would swallow the next name as their value ("logger: password=…").
+_ASSIGNED = re.compile(
+    r"([\w.-]*(?:token|secret|passw|api_?key|access_?key|private_?key|credential)\w*)"
+    r"(['\"]?\s*[=:]\s*)(['\"]?)([^\s'\",;]+)",
+    re.IGNORECASE,
+)
 _FLAG = re.compile(r"(--[\w.-]+)(\s+)(?!--)(\S+)")
 
 

@@ -1,0 +1,89 @@
+"""Reading and writing weights in one documented layout, strictly: every tensor is named and lands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mllm.errors import CheckpointError
+
+Rules = Sequence[tuple[str, str]]
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def rename(name: str, rules: Rules) -> str:
+    """``name`` with the first matching prefix replaced; unchanged where none matches."""
+    for old, new in rules:
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name
+
+
+def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, folder: str | Path, rules: Rules) -> None:
+    """Write config and safetensors (in shards of 5 GB) under the layout's names.
+
+    ``state`` is the gathered state where FSDP or DeepSpeed hold the model in pieces. ``rules`` are pairs (prefix in
+    memory, prefix in the file). What transformers' own ``save_pretrained`` writes for LLaVA depends on how the model was
+    built (seen in 5.23), and its Trainer then resumes from a file of other names with a warning alone.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    state = model.state_dict() if state is None else state
+    named = {rename(name, rules): tensor for name, tensor in state.items()}
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    save_torch_state_dict(named, folder, metadata={"format": "pt"})
+
+
+def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:
+    """Read what ``save_weights`` wrote into a built model; CheckpointError unless every tensor lands and none is left."""
+    stored = _read(Path(folder))
+    target = model.state_dict()
+    file_names = {name: rename(name, rules) for name in target}
+    tied = _tied(model)
+    missing = sorted(name for name in target if file_names[name] not in stored and name not in tied)
+    unknown = sorted(set(stored) - set(file_names.values()))
+    found = {name: stored[file_name] for name, file_name in file_names.items() if file_name in stored}
+    wrong = sorted(name for name, tensor in found.items() if tensor.shape != target[name].shape)
+    if missing or unknown or wrong:
+        kind, names = next(
+            (kind, names)
+            for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
+            if names
+        )
+        raise CheckpointError(f"{folder}: {len(names)} tensors are {kind}, first {names[0]!r}; it is of another model")
+    model.load_state_dict(found, strict=False)
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = [folder / SINGLE]
+    if (folder / INDEX).is_file():
+        files = [folder / name for name in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: {path.name} is missing; the checkpoint is incomplete")
+        try:
+            tensors.update(load_file(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: not a safetensors file ({error}); it may be cut off") from error
+    return tensors
+
+
+def _tied(model: nn.Module) -> set[str]:
+    """Names whose storage another parameter holds: a file keeps one of them."""
+    first: dict[int, str] = {}
+    tied = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            tied |= {name, first[id(parameter)]}
+    return tied

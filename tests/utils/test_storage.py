@@ -1,0 +1,188 @@
+"""Paths, bytes and images: one sentence for everything that can be wrong with a file."""
+
+import io
+import sys
+import types
+
+import pytest
+from PIL import Image
+
+from mllm.errors import ConfigError, DataError
+from mllm.utils import object_store, storage
+from mllm.utils.storage import open_image
+
+
+def png(size=(4, 3), mode="RGB", color=None, **options):
+    buffer = io.BytesIO()
+    Image.new(mode, size, color or 0).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def jpeg(orientation=None):
+    """2x1 pixels, left red, right blue; orientation 6 means: turn by 90 degrees clockwise."""
+    image = Image.new("RGB", (16, 8), "red")
+    image.paste("blue", (8, 0, 16, 8))
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "empty file"),
+        (b"<html>404</html>", "not an image"),
+        (png(size=(64, 64), color=(1, 2, 3))[:60], "not an image, or truncated"),
+        (jpeg()[:-200], "truncated"),
+        (png(size=(200, 100)), "too large: 200x100 has more than 10000 pixels"),
+    ],
+)
+def test_an_unusable_image_is_a_data_error_that_names_it(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        open_image(tmp_path / "a.png", max_pixels=10_000)
+    assert "a.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError, match="directory"):
+        open_image(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../b.png", "x/../../b.png", "/etc/passwd", "s3://bucket/b.png", "a\0.png"])
+def test_paths_stay_inside_their_root(tmp_path, path):
+    (tmp_path / "b.png").write_bytes(png())
+    (tmp_path / "root").mkdir()
+    with pytest.raises(DataError, match="leads out of its folder"):
+        open_image(path, root=tmp_path / "root")
+
+
+def test_a_name_that_begins_like_the_root_is_outside(tmp_path):
+    with pytest.raises(DataError, match="leads out"):
+        storage.inside("/data/coco", "/data/coco2/a.png")
+    assert storage.inside("/data/coco", "/data/coco/a.png") == "/data/coco/a.png"
+    assert storage.inside("s3://b/root", "x/a.png") == "s3://b/root/x/a.png"
+    with pytest.raises(DataError, match="leads out"):
+        storage.inside("s3://b/root", "../a.png")
+
+
+def test_images_come_as_rgb_from_below_the_root(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(png(mode="L", color=7))
+    image = open_image("sub/../sub/a.png", root=tmp_path)
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (4, 3), (7, 7, 7))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+    """0x8000 of 0xffff is half: 128 of 255."""
+    (tmp_path / "a.png").write_bytes(png(mode="I;16", color=0x8000))
+    assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_turned_photograph_needs_a_decision(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(orientation=6))
+    with pytest.raises(DataError, match="EXIF orientation 6"):
+        open_image(tmp_path / "a.jpg")
+    assert open_image(tmp_path / "a.jpg", exif="ignore").size == (16, 8)
+    turned = open_image(tmp_path / "a.jpg", exif="apply")
+    assert turned.size == (8, 16)
+    red, _, blue = turned.getpixel((4, 2))  # left becomes top
+    assert red > 200 > 50 > blue
+    with pytest.raises(ConfigError, match="expected 'error', 'apply' or 'ignore'"):
+        open_image(tmp_path / "a.jpg", exif="maybe")
+    (tmp_path / "b.jpg").write_bytes(jpeg(orientation=1))
+    assert open_image(tmp_path / "b.jpg").size == (16, 8)
+
+
+def test_variables_in_paths(monkeypatch):
+    monkeypatch.delenv("MLLM_DATA", raising=False)
+    monkeypatch.setenv("SOMEWHERE", "/x")
+    assert storage.data_root() == "data"
+    assert storage.resolve_path("${MLLM_DATA}/a") == "data/a"
+    assert storage.resolve_path("${SOMEWHERE}/a") == "/x/a"
+    monkeypatch.setenv("MLLM_DATA", "/d")
+    assert storage.resolve_path("${MLLM_DATA}/a") == "/d/a"
+    with pytest.raises(ConfigError, match="'NOT_SET_AT_ALL' is not set"):
+        storage.resolve_path("${NOT_SET_AT_ALL}/a")
+
+
+def test_text_is_utf8_with_or_without_mark(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfx")
+    assert storage.read_text(tmp_path / "a.txt") == "x"
+    (tmp_path / "a.txt").write_bytes(b"ab\xff")
+    with pytest.raises(DataError, match=r"a.txt: not UTF-8 text: .* at byte 2"):
+        storage.read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("path", "remote", "parsed"),
+    [
+        ("s3://b/k/l.png", True, (None, "b", "k/l.png")),
+        ("petrel:s3://b/k", True, (None, "b", "k")),
+        ("fast:s3://b/k", True, ("fast", "b", "k")),
+        ("/a/b", False, None),
+        ("C:/x", False, None),
+    ],
+)
+def test_addresses(path, remote, parsed):
+    assert storage.is_remote(path) is remote
+    if remote:
+        assert object_store.parse_url(path) == parsed
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """A stand-in for boto3: the dict it gives back is what the store holds."""
+    content = {}
+
+    class ClientError(Exception):
+        def __init__(self, code):
+            super().__init__(f"An error occurred ({code})")
+            self.response = {"Error": {"Code": code}}
+
+    class Client:
+        def get_object(self, Bucket, Key):
+            if Key not in content:
+                raise ClientError("NoSuchKey" if Key != "forbidden" else "403")
+            return {"Body": io.BytesIO(content[Key])}
+
+        def head_object(self, Bucket, Key):
+            if Key not in content:
+                raise ClientError("404")
+
+    settings = []
+    boto3 = types.SimpleNamespace(client=lambda *_, **options: settings.append(options) or Client())
+    errors = types.SimpleNamespace(ClientError=ClientError, BotoCoreError=type("BotoCoreError", (Exception,), {}))
+    config = types.SimpleNamespace(Config=lambda **options: options)
+    modules = {"boto3": boto3, "botocore": types.ModuleType("botocore")}
+    for name, module in {**modules, "botocore.exceptions": errors, "botocore.config": config}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "petrel.conf").write_text(
+        "[DEFAULT]\ndefault_cluster = main\n[main]\nhost_base = store:80\naccess_key=A\n"
+    )
+    monkeypatch.setenv("PETREL_CONF", str(tmp_path / "petrel.conf"))
+    object_store._client.cache_clear()
+    yield content, settings
+    object_store._client.cache_clear()
+
+
+def test_objects_are_read_with_the_settings_of_their_cluster(bucket):
+    content, settings = bucket
+    content["a.png"] = png()
+    assert open_image("s3://b/a.png").size == (4, 3)
+    assert open_image("a.png", root="s3://b").size == (4, 3)
+    assert storage.exists("petrel:s3://b/a.png")
+    assert not storage.exists("s3://b/b.png")
+    assert [one["endpoint_url"] for one in settings] == ["http://store:80"]
+    with pytest.raises(DataError, match=r"s3://b/none\.png: no such object"):
+        storage.read_bytes("s3://b/none.png")
+    with pytest.raises(DataError, match=r"s3://b/forbidden: cluster 'default': .*403"):
+        storage.read_bytes("s3://b/forbidden")
+    with pytest.raises(ConfigError, match="no section 'other'; it has main"):
+        storage.read_bytes("other:s3://b/a.png")
