@@ -25,8 +25,7 @@ class CheckpointError(UserError):
 def choices(name: str, known: Iterable[str], limit: int = 12) -> str:
     """The end of a sentence about a wrong name: the near one if there is one, and the list of what exists."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     lowered = {other.lower(): other for other in names}
-    hint = near[0] if near else lowered.get(name.lower())
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
-    return (f"did you mean {hint!r}? " if hint else "") + f"known: {listed or 'none'}"
+    return (f"did you mean {lowered[near[0]]!r}? " if near else "") + f"known: {listed or 'none'}"

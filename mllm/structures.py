@@ -215,7 +215,7 @@ def _check_place(place: Sequence[float], image_size: tuple[int, int], where: str
     shown = list(place)
     if len(place) == 4 and (place[2] < place[0] or place[3] < place[1]):
         raise DataError(
-            f"{where} = {shown}: right or bottom lies before left or top; expected (x0, y0, x1, y1) in pixels – is it xywh?"
+            f"{where} = {shown}: right or bottom lies before left or top; expected (x0, y0, x1, y1), is it xywh?"
         )
     if len(place) == 4 and 0 < max(place) <= 1 and max(image_size) > 4:
         raise DataError(f"{where} = {shown}: looks normalised; expected pixels of the {width}x{height} image")

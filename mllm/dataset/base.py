@@ -15,7 +15,8 @@ from mllm.utils.storage import open_image, resolve_path
 class RowDataset:
     """A map-style data set over ``rows``; ``build`` turns a row into the item dictionary.
 
-    ``files`` names the annotation files, for the run's fingerprints. What ``build`` draws from ``rng`` (a question template, a box, a word order) depends on (seed, epoch, index) alone.
+    What ``build`` draws from ``rng`` (a question template, a box, a word order) depends on (seed, epoch, index) alone.
+    ``files`` names the annotation files, for the run's fingerprints.
     """
 
     def __init__(

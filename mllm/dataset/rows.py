@@ -1,4 +1,4 @@
-"""Annotation rows read lazily: a list of byte offsets stands for a JSON-lines file, a row is parsed when it is asked for."""
+"""Annotation rows read lazily: byte offsets stand for a JSON-lines file, a row is parsed when it is asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row(dict):
 
 
 class JsonlRows(Sequence):
-    """The rows of a JSON-lines file; only 8 bytes a row stay in memory, and a copy in a worker process reopens the file."""
+    """The rows of a JSON-lines file; 16 bytes a row stay in memory, and a copy in a worker process reopens the file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -81,13 +81,37 @@ class SingleImageConvDataset:
 
     def item(self, index: int, epoch: int = 0) -> Item:
         """The checked item, every image mentioned once in the human turns."""
+        place = ""
         try:
             raw = item_of(self.dataset, index, epoch)
+            if not isinstance(raw, Item):
+                place = (raw.get("meta") or {}).get("place", "")
             item = raw if isinstance(raw, Item) else Item.from_dict(raw)
             check_item(item)
         except DataError as error:
-            raise DataError(f"{self.name}[{index}]: {error}") from error
+            where = f"{self.name}[{index}]" + (f" ({place})" if place else "")
+            raise DataError(f"{where}: {error}") from error
         return item
+
+    def check(self, count: int = 8) -> None:
+        """Before a run: the trained tokens of the first samples decode to their answers and end marks, or DataError.
+
+        Samples that cannot be made are left to ``on_error``.
+        """
+        for index in range(min(count, len(self))):
+            try:
+                item = self.item(index)
+                _mention_image(item, self.name)
+                views = self._views(item, random.Random(0))
+                turns = turns_with_coordinates(item, [view.frame for view in views], self.processor.formatter)
+            except DataError:
+                if self.on_error == "raise":
+                    raise
+                continue
+            try:
+                self.processor.check_supervision(turns, [view.image for view in views])
+            except DataError as error:
+                raise DataError(f"{self.name}[{index}]: {error}") from error
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """The sample of ``index``; DataError that names data set and index if it cannot be made or trains nothing."""

@@ -13,6 +13,7 @@ class TrainCollator:
         self.processor = processor
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """The batch of one step."""
         batch = self.processor.collate([sample.features for sample in samples], layout="right")
         batch["notes"] = [note for sample in samples for note in sample.notes]
         return batch
@@ -25,5 +26,6 @@ class GenerationCollator:
         self.processor = processor
 
     def __call__(self, samples: Sequence[Any]) -> tuple[dict[str, Any], list[Any], list[tuple[str, str]]]:
+        """The prompts of one batch with their records and notes."""
         batch = self.processor.collate([sample.features for sample in samples], layout="left")
         return batch, [sample.record for sample in samples], [note for sample in samples for note in sample.notes]

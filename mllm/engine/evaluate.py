@@ -39,7 +39,7 @@ class EvaluationSet:
     def run(
         self, generator: Generator, folder: Path, prefix: str, notes: Any = None
     ) -> tuple[dict[str, float], list[Section]]:
-        """Metrics with ``prefix`` (on every rank) and the report's sections; rank 0 writes records, scores, manifest."""
+        """Metrics with ``prefix`` on every rank, and the report's sections; rank 0 writes records, scores, manifest."""
         started = time.perf_counter()
         path = folder / f"{prefix}_predictions.jsonl"
         on_notes = notes.add if notes is not None else None

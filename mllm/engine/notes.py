@@ -12,7 +12,7 @@ logger = get_logger(__name__)
 
 
 class Notes:
-    """Counts ``(kind, place)`` notes; the first of a kind is logged, "replaced" ones over ``budget`` are a DataError."""
+    """Counts ``(kind, place)`` notes; the first of a kind is logged; "replaced" ones have a ``budget``."""
 
     def __init__(self, budget: int | None = None) -> None:
         self.budget = budget

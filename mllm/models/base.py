@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mllm.conversation.encode import IGNORE_INDEX, encode
+from mllm.conversation.encode import IGNORE_INDEX, Encoded, check_supervision, encode
 from mllm.conversation.templates import build_template
 from mllm.errors import CheckpointError, ConfigError, DataError
 from mllm.models.checkpoints import load_weights, save_weights
@@ -58,23 +58,31 @@ class Processor:
     def encode(self, turns: Sequence[Turn], images: Sequence[Image.Image], *, generation: bool) -> dict[str, Any]:
         """``input_ids`` and ``labels`` (lists of equal length), ``pixel_values`` (images, 3, H, W).
 
-        ``truncated`` and ``answer_tokens`` (how many trained tokens hold text of an answer) tell the caller what to count.
+        ``truncated`` and ``answer_tokens`` (trained tokens that hold text of an answer) are for the caller to count.
 
         With ``generation`` the text ends where the model has to speak. DataError where the length limit cuts an image.
         """
         segments = self.template.render(turns, generation=generation)
-        image_token_ids = [[self.image_token_id] * self.image["tokens"]] * len(images)
-        encoded = encode(
-            segments,
-            self.tokenizer,
-            image_token_ids=image_token_ids,
-            max_length=self.max_length,
-            bos=self.template.bos,
-        )
+        # A prompt is never cut: it would lose its end, which asks for the answer.
+        encoded = self._encoded(segments, len(images), None if generation else self.max_length)
         features: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels}
         features["pixel_values"] = torch.stack([self.pixels(image) for image in images]) if images else None
         features["truncated"], features["answer_tokens"] = encoded.truncated, encoded.answer_tokens
         return features
+
+    def check_supervision(self, turns: Sequence[Turn], images: Sequence[Image.Image]) -> None:
+        """DataError unless what would be trained of this conversation decodes to its answers and their end marks."""
+        segments = self.template.render(turns, generation=False)
+        check_supervision(segments, self._encoded(segments, len(images), self.max_length), self.tokenizer)
+
+    def _encoded(self, segments: Sequence[Any], images: int, max_length: int | None) -> Encoded:
+        return encode(
+            segments,
+            self.tokenizer,
+            image_token_ids=[[self.image_token_id] * self.image["tokens"]] * images,
+            max_length=max_length,
+            bos=self.template.bos,
+        )
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Normalised pixels (3, H, W), float32; the image must already have the size that the vision tower takes."""
@@ -89,7 +97,7 @@ class Processor:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def collate(self, samples: Sequence[Mapping[str, Any]], *, layout: str = "right") -> dict[str, torch.Tensor]:
-        """Pad to the longest sample: ``input_ids``, ``attention_mask``, ``labels`` (B, T); ``pixel_values`` (images, 3, H, W).
+        """Pad to the longest sample: ids, mask and ``labels`` (B, T); ``pixel_values`` (images, 3, H, W).
 
         Training pads ``"right"``, generation ``"left"`` (new tokens follow the last one; no labels then). A batch
         without any image gets one zero image that no token refers to: the family runs its tower on it all the same.
@@ -162,7 +170,7 @@ def read_saved(folder: str | Path) -> dict[str, Any]:
 class Family:
     """Base of what MODELS holds: it builds processor and model from plain values, and generates.
 
-    It keeps no tensors, so nothing here has to be wrapped by DDP, FSDP or DeepSpeed. ``parts`` maps a part's name to the
+    It keeps no tensors, so DDP, FSDP and DeepSpeed have nothing to wrap here. ``parts`` maps a part's name to the
     words in parameter names that belong to it, first match wins; "language" takes the rest. ``wrap`` names the layer
     classes that FSDP wraps. ``file_names`` are pairs (prefix in memory, prefix in weight files).
     """

@@ -27,8 +27,8 @@ def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
     """Write config and safetensors (in shards of 5 GB) under the layout's names.
 
     ``state`` is the gathered state where FSDP or DeepSpeed hold the model in pieces. ``rules`` are pairs (prefix in
-    memory, prefix in the file). What transformers' own ``save_pretrained`` writes for LLaVA depends on how the model was
-    built (seen in 5.23), and its Trainer then resumes from a file of other names with a warning alone.
+    memory, prefix in the file). What transformers' own ``save_pretrained`` writes for LLaVA depends on how the
+    model was built (seen in 5.23), and its Trainer then resumes from a file of other names with a warning alone.
     """
     from huggingface_hub import save_torch_state_dict
 
@@ -42,7 +42,7 @@ def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
 
 
 def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:
-    """Read what ``save_weights`` wrote into a built model; CheckpointError unless every tensor lands and none is left."""
+    """Read what ``save_weights`` wrote into a built model; CheckpointError unless every tensor lands."""
     stored = _read(Path(folder))
     target = model.state_dict()
     file_names = {name: rename(name, rules) for name in target}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -42,7 +42,7 @@ class LLaVA(Family):
     ("vision", "projector", "language") or regular expressions over parameter names.
     """
 
-    parts = {"vision": ("vision_tower",), "projector": ("multi_modal_projector",)}
+    parts: ClassVar = {"vision": ("vision_tower",), "projector": ("multi_modal_projector",)}
     wrap = ("LlamaDecoderLayer", "CLIPEncoderLayer")
     file_names = HUB_NAMES
 
@@ -164,7 +164,9 @@ def _load_whole(model_class: Any, folder: Path, options: Mapping[str, Any]) -> n
     faults = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
     if faults:
         kind = "lacks" if info["missing_keys"] else "has unknown"
-        raise CheckpointError(f"model_args.pretrained: {str(folder)!r} {kind} {len(faults)} tensors, first {faults[0]!r}")
+        raise CheckpointError(
+            f"model_args.pretrained: {str(folder)!r} {kind} {len(faults)} tensors, first {faults[0]!r}"
+        )
     return model
 
 

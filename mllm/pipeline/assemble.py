@@ -22,7 +22,9 @@ def train_dataset(cfg: Mapping[str, Any], processor: Any, seed: int) -> SingleIm
     if on_error not in ("raise", "replace"):
         raise ConfigError(f"data_args.on_error={on_error!r}; known: raise, replace")
     dataset = DATASETS.build(cfg["train"])
-    return SingleImageConvDataset(dataset, processor, mode="train", seed=seed, on_error=on_error, name="train")
+    samples = SingleImageConvDataset(dataset, processor, mode="train", seed=seed, on_error=on_error, name="train")
+    samples.check()
+    return samples
 
 
 def evaluation_set(name: str, cfg: Mapping[str, Any] | None, processor: Any, key: str) -> EvaluationSet:

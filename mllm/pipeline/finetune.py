@@ -1,4 +1,4 @@
-"""Train, evaluate and predict: ``accelerate launch mllm/pipeline/finetune.py config/x.py [--cfg-options …] [--flags …]``."""
+"""Train, evaluate and predict: ``accelerate launch mllm/pipeline/finetune.py config/x.py [--cfg-options …] [--flags]``."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: Sequence[str] | None
         if "--debug" in words:
             traceback.print_exc()
         who = name if world_size() == 1 else f"{name} (rank {rank()})"
+        _close_progress_bars()
         sentence = " ".join(redact_text(str(error)).split("\n"))
         sys.stderr.write(f"{who}: error: {sentence}\n")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
@@ -41,3 +42,10 @@ def run_main(main: Callable[[list[str]], int | None], argv: Sequence[str] | None
         # The reader of a pipe has left (`mllm list-cfg | head`); Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
+
+
+def _close_progress_bars() -> None:
+    """Give the sentence a line of its own: a bar leaves the cursor in the middle of one (``_instances``: tqdm 4.70)."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()

@@ -123,14 +123,16 @@ def test_an_evaluation_strategy_does_not_ask_for_evaluation_without_training():
     assert build_arguments({**values, "do_predict": True}).do_eval is False
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_several_processes_that_would_run_alone_are_refused(leaf, monkeypatch):
-    """Without a GPU and without use_cpu accelerate ignores what torchrun has set: each process would train alone."""
-    launched = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29511}
-    for name, value in launched.items():
-        monkeypatch.setenv(name, str(value))
+    class Alone:
+        world_size = 1
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("mllm.config.arguments.build_arguments", lambda values: Alone())
     with pytest.raises(ConfigError, match=r"WORLD_SIZE=2.*accelerate launch --multi_gpu --num_processes 2 .*--use_cpu"):
-        prepare_args(["leaf", "--no_use_cpu"])
+        prepare_args(["leaf"])
+    Alone.world_size = 2
+    assert prepare_args(["leaf"])[1].world_size == 2
 
 
 def checkpoint(workspace, step, *, incomplete=False):

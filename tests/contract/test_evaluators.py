@@ -14,7 +14,9 @@ FRAME = Frame((200, 100), (200, 200), (0.0, 50.0))
 def _record(index, perfect):
     box = [20 + index, 10, 120 + index, 90]
     answer = PlainFormatter(decimals=6).format_boxes([FRAME.normalize(box)])
-    return Record(index, str(index), answer if perfect else "", answer, {"boxes": [box], "references": [answer]}, [FRAME])
+    return Record(
+        index, str(index), answer if perfect else "", answer, {"boxes": [box], "references": [answer]}, [FRAME]
+    )
 
 
 @pytest.fixture(params=EVALUATORS.names())

@@ -1,9 +1,9 @@
 """What every registered model family must keep, shown on its tiny twin."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.loss import token_loss
 from mllm.errors import CheckpointError
@@ -110,7 +110,9 @@ def test_a_batch_without_images_reaches_every_parameter(twin):
     model.zero_grad()
     batch = processor.collate([sample.features])
     _loss(model, batch).backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
     assert [name for name in without if not _never_used(name)] == []
     plain = {name: value for name, value in batch.items() if name not in ("labels", "pixel_values")}
     with torch.no_grad():
@@ -146,7 +148,7 @@ def test_freezing_a_part_leaves_the_others_trained():
 
 
 def test_a_checkpoint_of_another_model_is_refused(twin, tmp_path):
-    family, processor, model = twin
+    family, _, model = twin
     family.save_weights(model, None, tmp_path)
     family.load_weights(model, tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -154,7 +156,7 @@ def test_a_checkpoint_of_another_model_is_refused(twin, tmp_path):
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         family.load_weights(model, tmp_path)
     weights.unlink()
-    with pytest.raises(CheckpointError, match="model.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         family.load_weights(model, tmp_path)
 
 

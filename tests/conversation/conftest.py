@@ -7,6 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertTokenizerFast, GPT2TokenizerFast, LlamaTokenizerFast, PreTrainedTokenizerFast
 
+from mllm.models.tokenizers import load_sentencepiece
+
 CONTROLS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<image>"]
 # Merges that would reach from the prompt into the answer, from an answer into its end mark, or into the next question,
 # if nothing stopped them.
@@ -86,36 +88,6 @@ def wordpiece() -> PreTrainedTokenizerFast:
     backend.decoder = decoders.WordPiece()
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return _wrapped(backend, **special)
-
-
-def load_sentencepiece(file: Path, *, legacy: bool = False) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder that holds only ``tokenizer.model`` (a BPE with byte fallback, as LLaMA's).
-
-    Ids are those of the sentencepiece library: merges rank by the score of what they give, among equal scores (runs of
-    spaces) the longer left part first, and never give a control token. ``legacy`` puts the dummy prefix after every
-    control token as well, as the first LLaMA tokenizers did, and before a text that begins with a space.
-    """
-    import sentencepiece
-
-    model = sentencepiece.SentencePieceProcessor(model_file=str(file))
-    pieces = [model.id_to_piece(i) for i in range(model.get_piece_size())]
-    reserved = (model.is_control, model.is_byte, model.is_unknown, model.is_unused)
-    scores = {piece: model.get_score(i) for i, piece in enumerate(pieces) if not any(test(i) for test in reserved)}
-    merges = [
-        (-score, -cut, cut - len(piece), piece[:cut], piece[cut:])
-        for piece, score in scores.items()
-        for cut in range(1, len(piece))
-        if piece[:cut] in scores and piece[cut:] in scores
-    ]
-    names = {f"{name}_token": pieces[getattr(model, f"{name}_id")()] for name in ("bos", "eos", "unk")}
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = LlamaTokenizerFast(vocab=vocab, merges=[(left, right) for *_, left, right in sorted(merges)], **names)
-    if legacy:
-        tokenizer.backend_tokenizer.pre_tokenizer = None
-        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        )
-    return tokenizer
 
 
 TINY: dict[str, Callable[[], PreTrainedTokenizerFast]] = {

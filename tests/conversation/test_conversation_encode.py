@@ -173,6 +173,13 @@ def test_empty_answers_train_the_end_mark_alone(exact_tokenizer):
         assert encoded.trained_count > 0
 
 
+def test_the_space_before_an_empty_answer_is_not_trained(tiny_tokenizers):
+    encoded = _encode("llava_v0", _turns(("Q", "")), tiny_tokenizers["byte_level"])[1]
+    tokens = tiny_tokenizers["byte_level"].convert_ids_to_tokens(encoded.input_ids)
+    assert tokens[-3:] == [":", "Ġ", "###"]
+    assert [label != IGNORE_INDEX for label in encoded.labels[-3:]] == [False, False, True]
+
+
 def test_truncation_cuts_the_tail_and_says_so(tokenizer):
     turns = _turns(("<image>Q", "A dog and a cat. " * 3))
     segments, whole = _encode("vicuna_v1.1", turns, tokenizer)
@@ -199,18 +206,18 @@ def test_truncation_never_cuts_an_image(tiny_tokenizers):
             encode(segments, tokenizer, image_token_ids=[IMAGE], bos=True, max_length=length)
 
 
-@pytest.mark.parametrize("change", ["shift", "question", "missing end"])
+@pytest.mark.parametrize("change", ["shift", "question", "missing end", "stray"])
 def test_a_wrong_mask_is_found(exact_tokenizer, change):
-    segments, encoded = _encode("vicuna_v1.1", _turns(("Where?", "On the mat")), exact_tokenizer)
+    segments, encoded = _encode("phi3", _turns(("Where?", "On the mat")), exact_tokenizer)
     start, end = encoded.answers[0]
-    if change == "shift":
-        labels = [IGNORE_INDEX, *encoded.labels[:-1]]
-    elif change == "question":
-        labels = [*encoded.labels[: start - 1], *encoded.input_ids[start - 1 : end]]
-    else:
-        labels = [*encoded.labels[: end - 1], IGNORE_INDEX]
-    with pytest.raises(DataError, match="answer"):
-        check_supervision(segments, replace(encoded, labels=labels), exact_tokenizer)
+    first, last = {"shift": (start + 1, end + 1), "question": (start - 3, end), "missing end": (start, end - 1)}.get(
+        change, (start, end)
+    )
+    ids = encoded.input_ids
+    labels = [token if first <= i < last else IGNORE_INDEX for i, token in enumerate(ids)]
+    labels[0] = ids[0] if change == "stray" else IGNORE_INDEX
+    with pytest.raises(DataError, match="labels bear loss" if change == "stray" else "trained tokens read|bear loss"):
+        check_supervision(segments, replace(encoded, labels=labels, answers=[(first, last)]), exact_tokenizer)
 
 
 def test_a_missing_answer_is_found(exact_tokenizer):

@@ -1,6 +1,7 @@
 import pytest
 
 from mllm.conversation import build_template, rendered_text, trained_text
+from mllm.conversation.render import template_segments
 from mllm.errors import ConfigError, DataError
 from mllm.registry import TEMPLATES
 from mllm.structures import Turn
@@ -210,3 +211,19 @@ def test_a_chat_template_without_end_mark_needs_one(chat):
 def test_a_chat_template_that_drops_turns_is_refused(chat):
     with pytest.raises(ConfigError, match="each turn once"):
         chat("{{ messages[0]['content'] }}")
+
+
+def test_a_chat_template_that_ends_only_the_last_answer_is_refused(chat):
+    template = chat("{% for m in messages %}{{ m['content'] }}{% if loop.last %}</s>{% endif %}{% endfor %}")
+    with pytest.raises(ConfigError, match="ends one answer with"):
+        template.render(TURNS, generation=False)
+
+
+def test_of_control_tokens_that_begin_alike_the_longest_is_read():
+    segments = template_segments("a<|im|>b<|im|>2", ["<|im|>", "<|im|>2"])
+    assert [(one.kind, one.text) for one in segments] == [
+        ("text", "a"),
+        ("special", "<|im|>"),
+        ("text", "b"),
+        ("special", "<|im|>2"),
+    ]

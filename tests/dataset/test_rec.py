@@ -8,14 +8,26 @@ from mllm.errors import ConfigError, DataError
 from mllm.registry import DATASETS
 
 QUESTION = "Where is <expr> in <image> ?"
-SPLITS = (("refcoco", "unc", "val+testA+testB"), ("refcoco+", "unc", "val+testA+testB"), ("refcocog", "umd", "val+test"))
+SPLITS = (
+    ("refcoco", "unc", "val+testA+testB"),
+    ("refcoco+", "unc", "val+testA+testB"),
+    ("refcocog", "umd", "val+test"),
+)
 
 
 def _refer(shared_data, name, split_by, split):
     root = shared_data / "refcoco_mini"
     images = str(root / "images" / "train2014")
     return DATASETS.build(
-        dict(type="RefCOCO", root=str(root), image_root=images, name=name, split_by=split_by, split=split, questions=QUESTION)
+        dict(
+            type="RefCOCO",
+            root=str(root),
+            image_root=images,
+            name=name,
+            split_by=split_by,
+            split=split,
+            questions=QUESTION,
+        )
     )
 
 
@@ -63,7 +75,9 @@ def small(tmp_path):
     def make(bbox, **options):
         path = tmp_path / "rec.jsonl"
         path.write_text(json.dumps({"img_path": "a.png", "expression": "it", "bbox": bbox}) + "\n")
-        return DATASETS.build(dict(type="RECJsonl", path=str(path), image_root=str(tmp_path), questions=QUESTION, **options))
+        return DATASETS.build(
+            dict(type="RECJsonl", path=str(path), image_root=str(tmp_path), questions=QUESTION, **options)
+        )
 
     return make
 

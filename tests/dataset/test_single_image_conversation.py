@@ -1,7 +1,7 @@
 import pytest
+import tiny
 from PIL import Image
 
-import tiny
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.errors import DataError
 
@@ -93,7 +93,10 @@ def test_generation_never_replaces_but_records_the_failure(processor):
 
 @pytest.mark.parametrize("max_length", [None, 40])
 def test_a_sample_that_trains_nothing_is_an_error(processor, max_length):
-    turns = [{"from": "human", "value": "<image>" + "why " * 40}, {"from": "gpt", "value": "yes" if max_length else " "}]
+    turns = [
+        {"from": "human", "value": "<image>" + "why " * 40},
+        {"from": "gpt", "value": "yes" if max_length else " "},
+    ]
     short = tiny.processor(template={"type": "vicuna_v1.1", "system": ""}, max_length=max_length)
     with pytest.raises(DataError, match="no token would be trained"):
         SingleImageConvDataset([_item(conversations=turns, target={})], short)[0]

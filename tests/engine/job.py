@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
+
 from mllm.config.arguments import Seq2SeqArguments
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.predict import Generator, predict

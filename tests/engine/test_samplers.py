@@ -29,9 +29,7 @@ class _Echo:
 
 def test_workers_that_live_through_all_epochs_hear_of_each():
     sampler = EpochSampler(8, seed=0)
-    loader = DataLoader(
-        _Echo(), batch_size=4, sampler=sampler, num_workers=1, persistent_workers=True, collate_fn=list
-    )
+    loader = DataLoader(_Echo(), batch_size=4, sampler=sampler, num_workers=1, persistent_workers=True, collate_fn=list)
     seen = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
@@ -44,7 +42,9 @@ def test_grouping_puts_like_lengths_together_and_loses_nothing():
     sampler = LengthGroupedSampler(hints, 8, seed=0)
     order = sampler.order(0)
     assert sorted(order) == list(range(64))
-    spread = [max(hints[i][0] for i in order[s : s + 8]) - min(hints[i][0] for i in order[s : s + 8]) for s in range(0, 64, 8)]
+    spread = [
+        max(hints[i][0] for i in order[s : s + 8]) - min(hints[i][0] for i in order[s : s + 8]) for s in range(0, 64, 8)
+    ]
     assert max(spread) < 30  # 64 lengths over 0..99: eight neighbours span about 12
     assert hints[order[0]][0] == max(length for length, _ in hints)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
-
 from launch import checked, run, run_two
+from PIL import Image, ImageDraw
 
 JOB = Path(__file__).with_name("job.py")
 SIZES = (1, 4, 7, 9)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 import tiny
 from launch import FINETUNE, checked, run, run_two
 
@@ -68,7 +67,12 @@ def test_the_result_can_be_predicted_with_and_prompts_stay_the_same(finished, tm
     folder, _ = finished
     words = [folder / "config.py", "--do_train", "false", "--do_eval", "false", "--do_multi_predict", "false"]
     words += ["--output_dir", tmp_path / "again", "--eval_on_start", "false"]
-    options = ["--cfg-options", f"+model_args.pretrained={folder}", "model_args.config=None", "model_args.tokenizer=None"]
+    options = [
+        "--cfg-options",
+        f"+model_args.pretrained={folder}",
+        "model_args.config=None",
+        "model_args.tokenizer=None",
+    ]
     checked(run([FINETUNE, *words, *options]))
     first, again = ((one / "test_predictions.jsonl").read_text() for one in (folder, tmp_path / "again"))
     assert first == again
@@ -129,7 +133,12 @@ sys.exit(run_main(finetune.main))
 def test_predictions_of_two_processes_equal_those_of_one(finished, tmp_path):
     folder, _ = finished
     words = [folder / "config.py", "--do_train", "false", "--do_eval", "false", "--do_predict", "false"]
-    options = ["--cfg-options", f"+model_args.pretrained={folder}", "model_args.config=None", "model_args.tokenizer=None"]
+    options = [
+        "--cfg-options",
+        f"+model_args.pretrained={folder}",
+        "model_args.config=None",
+        "model_args.tokenizer=None",
+    ]
     words += ["--output_dir", tmp_path / "two", "--eval_on_start", "false"]
     checked(run_two([FINETUNE, *words, *options]))
     assert json.loads((tmp_path / "two" / "run.json").read_text())["world_size"] == 2

@@ -14,9 +14,7 @@ data_args = dict(
             dict(**_common, name="refcocog", split_by="umd", split="train"),
         ],
     ),
-    validation=dict(
-        dataset=dict(**_common, name="refcoco", split="val", questions=_question), evaluators=_evaluators
-    ),
+    validation=dict(dataset=dict(**_common, name="refcoco", split="val", questions=_question), evaluators=_evaluators),
     test=dict(dataset=dict(**_common, name="refcoco", split="testA", questions=_question), evaluators=_evaluators),
     multitest={
         f"{name}_{split}": dict(

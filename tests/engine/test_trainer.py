@@ -1,0 +1,86 @@
+import pytest
+import tiny
+import torch
+
+from mllm.config.arguments import Seq2SeqArguments
+from mllm.dataset.single_image_conversation import SingleImageConvDataset
+from mllm.engine.notes import Notes
+from mllm.engine.trainer import MultimodalTrainer
+from mllm.errors import ConfigError, DataError
+from mllm.models.tuning import format_report, freeze, trainable_report
+from mllm.registry import DATASETS
+
+
+@pytest.fixture
+def parts(tmp_path):
+    family = tiny.family()
+    processor = family.build_processor(tiny.CONVERSATION)
+    return family, processor, family.build_model(processor), tmp_path
+
+
+def _trainer(parts, **changes):
+    family, processor, model, folder = parts
+    args = Seq2SeqArguments(output_dir=str(folder), use_cpu=True, report_to="none", learning_rate=1e-3, **changes)
+    train = SingleImageConvDataset(DATASETS.build(tiny.REC), processor)
+    return MultimodalTrainer(model=model, args=args, train_dataset=train, family=family, processor=processor)
+
+
+def test_each_part_gets_its_own_learning_rate_and_norms_no_decay(parts):
+    family, _, model, _ = parts
+    optimizer = _trainer(parts, mm_projector_lr=1e-2, vision_lr=1e-5, weight_decay=0.1).create_optimizer()
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    expected = {"projector": 1e-2, "vision": 1e-5, "language": 1e-3}
+    for name, parameter in model.named_parameters():
+        rate, decay = rates.pop(id(parameter))
+        assert rate == expected[family.part_of(name)], name
+        assert decay == (0.0 if "norm" in name or name.endswith("bias") else 0.1), name
+    assert not rates  # every parameter in exactly one group
+
+
+def test_without_rates_of_parts_all_share_one(parts):
+    optimizer = _trainer(parts).create_optimizer()
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+
+
+def test_frozen_parameters_reach_no_optimiser(parts):
+    family, _, model, _ = parts
+    freeze(model, family, ["vision", r"layers\.0\."])
+    optimizer = _trainer(parts).create_optimizer()
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in held) == ("vision_tower" not in name and "layers.0." not in name)
+
+
+def test_the_report_counts_by_part(parts):
+    family, _, model, _ = parts
+    freeze(model, family, ["vision"])
+    report = trainable_report(model, family)
+    # Projector: 16 -> 32 and 32 -> 32 with biases.
+    assert report["projector"] == (16 * 32 + 32 + 32 * 32 + 32,) * 2
+    assert sum(total for _, total in report.values()) == sum(p.numel() for p in model.parameters())
+    assert "0 of" in format_report(report).splitlines()[0]
+
+
+def test_a_misspelt_part_is_an_error(parts):
+    family, _, model, _ = parts
+    with pytest.raises(ConfigError, match="did you mean 'projector'"):
+        freeze(model, family, ["projektor"])
+
+
+def test_notes_count_and_name_the_first_place():
+    notes = Notes(budget=2)
+    notes.add([("truncated", "a[1]"), ("truncated", "a[2]"), ("replaced", "a[3]")])
+    assert notes.summary()["truncated"] == {"count": 2, "first": "a[1]"}
+    with pytest.raises(DataError, match=r"3 samples could not be read.*allows 2; the first: a\[3\]"):
+        notes.add([("replaced", "a[4]"), ("replaced", "a[5]")])
+
+
+def test_one_step_changes_what_is_trained_and_nothing_else(parts):
+    family, _, model, _ = parts
+    freeze(model, family, ["vision"])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _trainer(parts, max_steps=1, save_strategy="no").train()
+    for name, value in model.state_dict().items():
+        if "vision_tower" in name:
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(model.lm_head.weight, before["lm_head.weight"])
