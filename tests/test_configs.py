@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from conftest import REPOSITORY
+from launch import REPOSITORY
 
 from mllm.config import dump_config, load_file, resolve
 from mllm.registry import REGISTRIES, check_arguments

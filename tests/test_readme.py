@@ -5,8 +5,7 @@ import re
 import sys
 
 import pytest
-from conftest import REPOSITORY
-from launch import FINETUNE, checked, run
+from launch import FINETUNE, REPOSITORY, checked, run
 from PIL import Image
 
 README = (REPOSITORY / "README.md").read_text()

@@ -28,7 +28,6 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     mm_projector_lr: float | None = field(default=None, metadata={"help": "Learning rate of the projector."})
     vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of the vision tower."})
     language_lr: float | None = field(default=None, metadata={"help": "Learning rate of the language model."})
-    eval_before: bool = field(default=False, metadata={"help": "Evaluate once before training."})
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Allow an output_dir that is not empty; nothing in it is deleted."}
     )

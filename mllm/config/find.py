@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mllm.errors import ConfigError
 
+SECTIONS = ("training_args", "model_args", "conversation", "data_args", "generation", "custom_imports")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -33,9 +34,21 @@ def list_configs() -> dict[str, Path]:
     for folder in config_folders():
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(folder)
-            if not any(part.startswith(("_", ".")) for part in relative.parts):
+            if not any(part.startswith(("_", ".")) for part in relative.parts) and _is_config(path):
                 configs.setdefault(relative.with_suffix("").as_posix(), path)
     return dict(sorted(configs.items()))
+
+
+def _is_config(path: Path) -> bool:
+    """False for a module of the user's own that lies beside configs."""
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return True
+    names = {
+        target.id for node in body if isinstance(node, ast.Assign) for target in node.targets if hasattr(target, "id")
+    }
+    return bool(names & {"_base_", *SECTIONS})
 
 
 def find_config(name: str) -> Path:

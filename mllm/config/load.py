@@ -14,10 +14,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
-from mllm.config.find import inherited_files, parse_config
+from mllm.config.find import SECTIONS, inherited_files, parse_config
 from mllm.errors import ConfigError, choices
 
-SECTIONS = ("training_args", "model_args", "conversation", "data_args", "generation", "custom_imports")
 _PLAIN = (str, int, float, bool, type(None))
 # A config is its writer's own program: whatever it raises is theirs to put right.
 _RAISED_BY_CONFIGS = (

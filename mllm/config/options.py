@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mllm.config.load import SECTIONS
+from mllm.config.find import SECTIONS
 from mllm.errors import ConfigError, choices
 from mllm.registry import REGISTRIES, Registry
 

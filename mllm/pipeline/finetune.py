@@ -1,4 +1,4 @@
-"""Train, evaluate and predict: ``accelerate launch mllm/pipeline/finetune.py config/x.py [--cfg-options …] [--flags]``."""
+"""Train, evaluate and predict: ``accelerate launch mllm/pipeline/finetune.py config/x.py [options]``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the script's folder is first on the path; the project's must be found as well
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from mllm.utils.logging import setup_logging
 from mllm.utils.program import run_main
 
 
@@ -16,6 +17,7 @@ def main(argv: list[str]) -> None:
     from mllm.config import prepare_args
     from mllm.pipeline.run import Run
 
+    setup_logging()
     cfg, args = prepare_args(argv)
     run = Run(cfg, args)
     if args.do_train:

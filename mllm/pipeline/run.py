@@ -40,7 +40,7 @@ class Run:
         self.family = MODELS.build(cfg["model_args"])
         self.processor = self.family.build_processor(cfg.get("conversation", {}), cfg.get("generation"))
         self.options = generation_options(cfg, self.processor)
-        validates = args.do_eval or args.eval_on_start or args.eval_strategy != "no"
+        validates = args.do_eval or (args.do_train and (args.eval_on_start or args.eval_strategy != "no"))
         train = train_dataset(data_args, self.processor, args.seed) if args.do_train else None
         self.validation = (
             self._set("validation", data_args.get("validation"), "data_args.validation") if validates else None

@@ -8,6 +8,9 @@ from mllm.config.find import find_config, first_line, inherited_files, list_conf
 from mllm.config.load import load_file
 from mllm.errors import ConfigError
 
+# Not a conftest.py: other tests import the one above by its name.
+pytest_plugins = ("config_fixtures",)
+
 
 def test_imported_names_functions_classes_and_helpers_are_no_keys(workspace):
     path = workspace(
@@ -106,8 +109,8 @@ def test_a_folder_is_no_config(leaf):
 
 def test_the_working_tree_comes_before_the_package(leaf, workspace, monkeypatch, tmp_path):
     shipped = tmp_path / "installed"
-    workspace("installed/leaf.py", "# the package's")
-    workspace("installed/other.py", "# the package's other")
+    workspace("installed/leaf.py", "# the package's\nmodel_args = {}")
+    workspace("installed/other.py", "# the package's other\nmodel_args = {}")
     monkeypatch.setattr("mllm.config.find.shipped_folder", lambda name: shipped)
     assert find_config("leaf").resolve() == leaf
     assert find_config("other") == shipped / "other.py"

@@ -7,6 +7,9 @@ import pytest
 from mllm.config.options import Option, apply_options, init_parameters, parse_option, parse_value
 from mllm.errors import ConfigError
 
+# Not a conftest.py: other tests import the one above by its name.
+pytest_plugins = ("config_fixtures",)
+
 
 @pytest.mark.parametrize(
     ("text", "value"),

@@ -10,6 +10,9 @@ from mllm.config.arguments import build_arguments
 from mllm.config.checks import last_checkpoint
 from mllm.errors import CheckpointError, ConfigError
 
+# Not a conftest.py: other tests import the one above by its name.
+pytest_plugins = ("config_fixtures",)
+
 
 @pytest.fixture(autouse=True)
 def _keep_path(monkeypatch):

@@ -151,10 +151,10 @@ def test_items_are_sound_and_depend_on_index_and_epoch_alone(dataset):
 
 def test_splits_share_no_picture():
     def digests(split):
-        return {hashlib.sha256(scene.draw().tobytes()).digest() for scene in scenes(split, 1500)}
+        return {hashlib.sha256(scene.draw().tobytes()).digest() for scene in scenes(split, 1000)}
 
     train, val, test = digests("train"), digests("val"), digests("test")
-    assert len(train) == len(val) == len(test) == 1500
+    assert len(train) == len(val) == len(test) == 1000
     assert not train & val
     assert not train & test
     assert not val & test
