@@ -45,6 +45,7 @@ class DrawnDataset:
 
     placeholders: ClassVar[tuple[str, ...]] = (IMAGE_PLACEHOLDER,)
     template_set: ClassVar[str]
+    objects: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class DrawnDataset:
     def _talk(self, index: int, epoch: int) -> tuple[Scene, list[Exchange]]:
         if not 0 <= index < self.count:
             raise IndexError(f"{type(self).__name__}: index {index} of {self.count}")
-        scene = make_scene(self.world_seed, self.split, index)
+        scene = make_scene(self.world_seed, self.split, index, self.objects)
         return scene, self.exchanges(scene, random.Random(f"{type(self).__name__}/{scene.key}/{epoch}"))
 
 

@@ -121,12 +121,15 @@ def _singles_out(scene: Scene, relation: str, anchor: int, referent: int, group:
 
 
 @lru_cache(maxsize=1024)
-def make_scene(world_seed: int, split: str, index: int) -> Scene:
+def make_scene(world_seed: int, split: str, index: int, objects: tuple[int, int] | None = None) -> Scene:
     """Scene number ``index`` of a split: the first of its random scenes that can be spoken of in both ways.
 
-    Any text names a split; the seeds of two splits, and so their scenes, differ.
+    Any text names a split; the seeds of two splits, and so their scenes, differ. With a number of ``objects`` of its
+    own, the first scene is taken as it is.
     """
     key = f"{world_seed}/{split}/{index}"
+    if objects is not None:
+        return random_scene(key, random.Random(f"scene/{key}/0"), objects)
     for attempt in count():
         scene = random_scene(key, random.Random(f"scene/{key}/{attempt}"))
         if attribute_expressions(scene) and len(relational_expressions(scene)) >= 2:

@@ -33,9 +33,24 @@ class DrawnCaption(DrawnDataset):
 
 @DATASETS.register_module()
 class DrawnGroundedCaption(DrawnDataset):
-    """A sentence that names every object, left to right, each with its box."""
+    """A sentence that names every object, left to right, each with its box.
+
+    ``objects`` (least, greatest number) makes pictures with fewer objects than the world's four to six.
+    """
 
     template_set = "flickr30k"
+
+    def __init__(
+        self,
+        count: int,
+        split: str = "train",
+        world_seed: int = 0,
+        questions: str | Sequence[str] | None = None,
+        turns: int = 1,
+        objects: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(count, split, world_seed, questions, turns)
+        self.objects = (int(objects[0]), int(objects[1])) if objects is not None else None
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """The caption, as often as there are turns."""

@@ -86,9 +86,9 @@ class Scene:
         return beyond if relation in ("right of", "below") else -beyond
 
 
-def random_scene(key: str, rng: random.Random) -> Scene:
-    """A scene with all its choices from ``rng``; ``key`` is its name."""
-    image_size, boxes = _placed_boxes(rng)
+def random_scene(key: str, rng: random.Random, objects: tuple[int, int] = OBJECTS) -> Scene:
+    """A scene with all its choices from ``rng``; ``key`` is its name, ``objects`` the least and greatest number."""
+    image_size, boxes = _placed_boxes(rng, objects)
     colors = rng.sample(list(COLORS), rng.randint(2, 3))
     kinds = rng.sample(KINDS, rng.randint(2, 3))
     shapes = []
@@ -105,12 +105,12 @@ def _recurring(rng: random.Random, values: list[str], number: int) -> str:
     return values[0] if number < 2 else rng.choice(values)
 
 
-def _placed_boxes(rng: random.Random) -> tuple[tuple[int, int], list[tuple[str, Box]]]:
+def _placed_boxes(rng: random.Random, objects: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[str, Box]]]:
     """An image size and boxes that fit into it with room between them; starts again where the last finds no room."""
     while True:
         image_size = (rng.randint(*SIDES), rng.randint(*SIDES))
         placed: list[tuple[str, Box]] = []
-        count = rng.randint(*OBJECTS)
+        count = rng.randint(*objects)
         while len(placed) < count:
             size = rng.choice(("small", "small", "large"))
             box = _free_box(rng, image_size, size, [other for _, other in placed])

@@ -100,7 +100,10 @@ class LLaVA(Family):
                 folder = weights_folder(self.pretrained, "model_args.pretrained")
                 model = _load_whole(LlavaForConditionalGeneration, folder, options)
             else:
-                model = LlavaForConditionalGeneration._from_config(self._llava_config(), **options)
+                config = self._llava_config()
+                if self.config and "vocab_size" not in self.config["text_config"]:
+                    config.text_config.vocab_size = len(processor.tokenizer)
+                model = LlavaForConditionalGeneration._from_config(config, **options)
         except (OSError, ValueError, ImportError) as error:
             raise CheckpointError(f"the LLaVA model could not be built: {str(error).splitlines()[0]}") from error
         if self.language_model:

@@ -86,3 +86,11 @@ def test_an_empty_folder_is_enough(program, tmp_path):
     )
     assert copied == shipped
     assert copied
+
+
+def test_a_two_step_training_runs_from_there(program, tmp_path):
+    call(program, "copy-cfg", "toy_rec_llava", "mine", cwd=tmp_path)
+    off = ["--do_eval", "false", "--do_predict", "false", "--do_multi_predict", "false", "--eval_on_start", "false"]
+    call(program, "train", "mine/toy_rec_llava.py", "--max_steps", "2", "--output_dir", "out", *off, cwd=tmp_path)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert (tmp_path / "out" / "config.py").is_file()

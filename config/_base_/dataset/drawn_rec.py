@@ -1,5 +1,5 @@
 # Referring expressions on drawn scenes: train, validation and test never share a picture.
-_question = "Where is <expr> in the image <image> ? Give its box."
+_question = "<image> Give the box of <expr>."
 _evaluators = [dict(type="RECEvaluator")]
 
 data_args = dict(

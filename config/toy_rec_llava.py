@@ -1,0 +1,24 @@
+# Referring expressions -> boxes on drawn scenes with the small LLaVA that ships; two CPU cores, 4 minutes of training.
+# REC_REACHES
+_base_ = ["_base_/dataset/drawn_rec.py", "_base_/model/llava_toy.py"]
+
+training_args = dict(
+    output_dir="work_dirs/toy_rec_llava",
+    do_train=True,
+    do_eval=True,
+    do_predict=True,
+    do_multi_predict=True,
+    eval_on_start=True,
+    per_device_train_batch_size=16,
+    per_device_eval_batch_size=50,
+    max_steps=700,
+    learning_rate=8e-4,
+    adam_beta2=0.98,
+    weight_decay=0.01,
+    warmup_steps=50,
+    lr_scheduler_type="cosine",
+    logging_steps=25,
+    save_strategy="no",
+    use_cpu=True,
+    seed=0,
+)
