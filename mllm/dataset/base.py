@@ -55,6 +55,9 @@ class RowDataset:
         except UserError as error:
             text = str(error)
             raise DataError(text if text.startswith(row.place) else f"{row.place}: {text}") from error
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            name = type(self).__name__
+            raise DataError(f"{row.place}: not a row as {name} reads it ({type(error).__name__}: {error})") from error
         item.setdefault("meta", {}).setdefault("place", row.place)
         return item
 

@@ -23,7 +23,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
 padding:28px 24px}h1{font-size:24px;margin:0 0 2px}h2{font-size:18px;margin:32px 0 10px}
 p,.soft{color:var(--soft);margin:0 0 10px}table{border-collapse:collapse;background:var(--card);width:100%}
 th,td{padding:7px 12px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;white-space:normal}th{color:var(--soft);font-weight:600}
+th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:220px}th{color:var(--soft);font-weight:600}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:14px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px;overflow-wrap:anywhere}
 .card svg{width:100%;height:auto;max-height:260px;display:block;margin-bottom:6px}.card small{color:var(--soft)}
@@ -80,9 +80,10 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> str:
     for row in log_history:
         for name, value in row.items():
             wanted = name in ("loss", "learning_rate", "grad_norm") or name.startswith("eval_")
-            if wanted and isinstance(value, (int, float)) and "runtime" not in name:
+            if wanted and isinstance(value, (int, float)) and not name.endswith(("_runtime", "_samples")):
                 series.setdefault(name, []).append((row.get("step", 0), float(value)))
-    figures = [curve_svg(name, points) for name, points in series.items() if len(points) > 1]
+    ordered = sorted(series.items(), key=lambda one: one[0].startswith("eval_"))
+    figures = [curve_svg(name, points) for name, points in ordered if len(points) > 1]
     return f"<h2>Curves</h2><div class=curves>{''.join(figures)}</div>" if figures else ""
 
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from launch import FINETUNE, REPOSITORY, checked, run
+
 from mllm.config import resolve
 from mllm.dataset.drawn import make_scene
 
@@ -42,7 +42,9 @@ def _types(value):
 def test_no_stage_saw_the_test_pictures_and_pretraining_saw_no_rec_prompt():
     seen = {}
     for stage in (1, 2):
-        data = resolve([str(REPOSITORY / "config" / f"toy_pretrain_stage{stage}_llava.py")]).values["data_args"]["train"]
+        data = resolve([str(REPOSITORY / "config" / f"toy_pretrain_stage{stage}_llava.py")]).values["data_args"][
+            "train"
+        ]
         assert "DrawnREC" not in set(_types(data))
         seen[stage] = set(_splits(data))
     data = resolve([str(CONFIG)]).values["data_args"]
@@ -105,5 +107,3 @@ def test_the_demo_reaches_its_bar(tmp_path):
     assert results["multitest_blank_pictures_acc@0.5"] <= 0.15
     assert results["multitest_wrong_expression_acc@0.5"] <= 0.15
     assert (tmp_path / "report.html").read_text().count("<svg") > 10
-
-

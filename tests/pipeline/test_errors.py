@@ -159,6 +159,14 @@ CASES = {
         "'gone.jsonl' does not exist.*MLLM_DATA",
     ),
     "broken JSON": (lambda d: d.train_on(d.item(), '{"image": "a.png",'), r"rows.jsonl:2:\d+: broken JSON"),
+    "number for text": (
+        lambda d: d.config(
+            data_args={
+                "train": {**d.rows({"img_path": "a.png", "expression": 7, "bbox": [1, 2, 3, 4]}), "type": "RECJsonl"}
+            }
+        ),
+        "rows.jsonl:1: not a row as RECJsonl reads it.*strip",
+    ),
     "missing field": (lambda d: d.train_on({"image": "a.png"}), "rows.jsonl:1.*'conversations' must be a list"),
     "misspelt field": (
         lambda d: d.train_on({"image": "a.png", "conversation": TURNS}),

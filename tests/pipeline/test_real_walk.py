@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from launch import FINETUNE, REPOSITORY, checked, run
 
 LEAVES = ("refcoco_mini_refer_llava_tiny", "refcoco_mini_jsonl_llava_tiny")
