@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-THREADS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+THREADS := 2
 DEMO_CONFIG := config/toy_rec_llava.py
 DEMO_DIR := work_dirs/demo
 

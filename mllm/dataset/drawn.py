@@ -44,7 +44,7 @@ class DrawnDataset:
     """
 
     placeholders: ClassVar[tuple[str, ...]] = (IMAGE_PLACEHOLDER,)
-    template_set: ClassVar[str]
+    template_set: ClassVar[str | Sequence[str]]
     objects: tuple[int, int] | None = None
 
     def __init__(
@@ -212,3 +212,24 @@ class DrawnPointing(DrawnDataset):
             truth={"boxes": [list(shape.box)], "points": [list(shape.center)], "expression": str(expression)},
             category=expression.category,
         )
+
+
+@DATASETS.register_module()
+class DrawnOthers(DrawnDataset):
+    """Referring expression in, the boxes of all other objects out, left to right in one pair of brackets."""
+
+    placeholders = ("<expr>", IMAGE_PLACEHOLDER)
+    template_set = (
+        "<image> Give the box of each object but <expr>.",
+        "<image> Box everything except <expr>.",
+        "<image> Find the boxes of all that is not <expr>.",
+    )
+
+    def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
+        """Expressions with the boxes of what they do not mean."""
+        return [self._exchange(scene, expression, rng) for expression in choose_expressions(scene, rng, self.turns)]
+
+    def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
+        boxes = [shape.box for index, shape in enumerate(scene.shapes) if index != expression.referent]
+        question = self.ask(rng, expr=str(expression))
+        return Exchange(question, BOXES_PLACEHOLDER, answer_boxes=[boxes], category=expression.category)

@@ -6,4 +6,4 @@ conversation = dict(
     transforms=[dict(type="SquareCanvas"), dict(type="Resize", size=96)],
     max_length=512,
 )
-generation = dict(max_new_tokens=24)
+generation = dict(max_new_tokens=60)
