@@ -1,5 +1,5 @@
 # Small LLaVA, stage 2, second part: the same instructions and one more kind; what comes out ships.
-# Two CPU cores, about 7 minutes; starts from the first part.
+# Two CPU cores, about 11 minutes; starts from the first part.
 _base_ = [
     "_base_/dataset/drawn_instructions_2.py",
     "_base_/model/llava_toy.py",
@@ -8,5 +8,5 @@ _base_ = [
 
 model_args = dict(pretrained="work_dirs/toy_llava_stage2")
 training_args = dict(
-    output_dir="work_dirs/toy_llava_stage2b", lr_scheduler_type="cosine", learning_rate=6e-4, warmup_steps=50
+    output_dir="work_dirs/toy_llava_stage2b", lr_scheduler_type="cosine", learning_rate=1e-3, warmup_steps=50
 )

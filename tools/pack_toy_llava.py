@@ -1,6 +1,6 @@
-"""Pack the pretrained small LLaVA for shipping: half precision, with the logs and configs of both stages beside it.
+"""Pack the pretrained small LLaVA for shipping: half precision, with the logs and configs of its stages beside it.
 
-Run from the repository root: ``python tools/pack_toy_llava.py STAGE1_DIR STAGE2_DIR [FOLDER]``.
+Run from the repository root: ``python tools/pack_toy_llava.py STAGE1_DIR STAGE2_DIR STAGE2B_DIR``.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def pack(stages: list[Path], folder: Path) -> None:
     model = family.build_model(processor).to(torch.float16)
     family.save_weights(model, None, folder)
     processor.save_pretrained(folder)
-    for number, stage in enumerate(stages, start=1):
+    for name, stage in zip(("stage1", "stage2", "stage2b"), stages, strict=True):
         history = json.loads((stage / "trainer_state.json").read_text())["log_history"]
         run = json.loads((stage / "run.json").read_text())
         log = {"versions": run["versions"], "python": run["python"], "seed": run["seed"], "log": history}
-        (folder / f"stage{number}_log.json").write_text(json.dumps(log) + "\n")
-        (folder / f"stage{number}_config.py").write_text((stage / "config.py").read_text())
+        (folder / f"{name}_log.json").write_text(json.dumps(log) + "\n")
+        (folder / f"{name}_config.py").write_text((stage / "config.py").read_text())
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[3] if len(sys.argv) > 3 else "mllm/assets/toy_llava")
-    pack([Path(sys.argv[1]), Path(sys.argv[2])], target)
+    target = Path("mllm/assets/toy_llava")
+    pack([Path(word) for word in sys.argv[1:]], target)
     print(f"wrote {target}")

@@ -129,11 +129,34 @@ def _without_image(question: str) -> str:
     return re.sub(r"\s+([?.,:!])", r"\1", shorter)
 
 
-@DATASETS.register_module()
-class DrawnREC(DrawnDataset):
-    """Referring expression in, box out. ``wrong_expression`` asks for another object while the truth stays."""
+class DrawnByExpression(DrawnDataset):
+    """What asks by referring expressions; ``relational_share`` of them need a relation to another object."""
 
     placeholders = ("<expr>", IMAGE_PLACEHOLDER)
+
+    def __init__(
+        self,
+        count: int,
+        split: str = "train",
+        world_seed: int = 0,
+        questions: str | Sequence[str] | None = None,
+        turns: int = 1,
+        relational_share: float = 0.5,
+    ) -> None:
+        super().__init__(count, split, world_seed, questions, turns)
+        if not 0 <= relational_share <= 1:
+            raise ConfigError(f"{type(self).__name__}: relational_share={relational_share!r}; expected 0 to 1")
+        self.relational_share = relational_share
+
+    def expressions(self, scene: Scene, rng: random.Random) -> list[Expression]:
+        """An expression for each turn, of different objects while there are some."""
+        return choose_expressions(scene, rng, self.turns, self.relational_share)
+
+
+@DATASETS.register_module()
+class DrawnREC(DrawnByExpression):
+    """Referring expression in, box out. ``wrong_expression`` asks for another object while the truth stays."""
+
     template_set = "rec"
 
     def __init__(
@@ -143,14 +166,15 @@ class DrawnREC(DrawnDataset):
         world_seed: int = 0,
         questions: str | Sequence[str] | None = None,
         turns: int = 1,
+        relational_share: float = 0.5,
         wrong_expression: bool = False,
     ) -> None:
-        super().__init__(count, split, world_seed, questions, turns)
+        super().__init__(count, split, world_seed, questions, turns, relational_share)
         self.wrong_expression = wrong_expression
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """Expressions with the boxes of their referents."""
-        return [self._exchange(scene, expression, rng) for expression in choose_expressions(scene, rng, self.turns)]
+        return [self._exchange(scene, expression, rng) for expression in self.expressions(scene, rng)]
 
     def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
         box = scene.shapes[expression.referent].box
@@ -193,15 +217,14 @@ class DrawnREG(DrawnDataset):
 
 
 @DATASETS.register_module()
-class DrawnPointing(DrawnDataset):
+class DrawnPointing(DrawnByExpression):
     """Referring expression in, the middle of its object out."""
 
-    placeholders = ("<expr>", IMAGE_PLACEHOLDER)
     template_set = "pointing"
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """Expressions with the centres of their referents; the truth holds point and box."""
-        return [self._exchange(scene, expression, rng) for expression in choose_expressions(scene, rng, self.turns)]
+        return [self._exchange(scene, expression, rng) for expression in self.expressions(scene, rng)]
 
     def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
         shape = scene.shapes[expression.referent]
@@ -215,10 +238,9 @@ class DrawnPointing(DrawnDataset):
 
 
 @DATASETS.register_module()
-class DrawnOthers(DrawnDataset):
+class DrawnOthers(DrawnByExpression):
     """Referring expression in, the boxes of all other objects out, left to right in one pair of brackets."""
 
-    placeholders = ("<expr>", IMAGE_PLACEHOLDER)
     template_set = (
         "<image> Give the box of each object but <expr>.",
         "<image> Box everything except <expr>.",
@@ -227,7 +249,7 @@ class DrawnOthers(DrawnDataset):
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """Expressions with the boxes of what they do not mean."""
-        return [self._exchange(scene, expression, rng) for expression in choose_expressions(scene, rng, self.turns)]
+        return [self._exchange(scene, expression, rng) for expression in self.expressions(scene, rng)]
 
     def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
         boxes = [shape.box for index, shape in enumerate(scene.shapes) if index != expression.referent]

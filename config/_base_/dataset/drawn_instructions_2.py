@@ -12,15 +12,15 @@ data_args = dict(
         datasets=[
             dict(
                 type="DrawnConversation",
-                count=9000,
+                count=26000,
                 split="stage2b_points",
-                tasks=[dict(type="DrawnPointing", turns=4, questions=_point), _question],
+                tasks=[dict(type="DrawnPointing", turns=5, relational_share=0.8, questions=_point), _question],
             ),
             dict(
                 type="DrawnConversation",
                 count=5000,
                 split="stage2b_others",
-                tasks=[dict(type="DrawnOthers", turns=2), _question],
+                tasks=[dict(type="DrawnOthers", turns=2, relational_share=0.8), _question],
             ),
             dict(
                 type="DrawnConversation",
@@ -34,7 +34,7 @@ data_args = dict(
                 split="stage2b_descriptions",
                 tasks=[dict(type="DrawnREG", turns=3, questions=_describe), _question],
             ),
-            dict(type="DrawnGroundedCaption", count=2000, split="stage2b_captions", questions=_caption),
+            dict(type="DrawnGroundedCaption", count=3000, split="stage2b_captions", questions=_caption),
         ],
     )
 )
