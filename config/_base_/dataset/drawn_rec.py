@@ -1,21 +1,14 @@
 # Referring expressions on drawn scenes: train, validation and test never share a picture.
-_question = "<image> Give the box of <expr>."
+_rec = dict(type="DrawnREC", count=500, relational_share=0.8, questions="<image> Give the box of <expr>.")
 _evaluators = [dict(type="RECEvaluator")]
 
 data_args = dict(
-    train=dict(type="DrawnREC", count=20000, split="train", turns=4),
-    validation=dict(dataset=dict(type="DrawnREC", count=500, split="val", questions=_question), evaluators=_evaluators),
-    test=dict(dataset=dict(type="DrawnREC", count=500, split="test", questions=_question), evaluators=_evaluators),
+    train=dict(type="DrawnREC", count=20000, split="train", turns=5, relational_share=0.8),
+    validation=dict(dataset=dict(_rec, split="val"), evaluators=_evaluators),
+    test=dict(dataset=dict(_rec, split="test"), evaluators=_evaluators),
     multitest=dict(
-        blank_pictures=dict(
-            dataset=dict(
-                type="BlankImages", dataset=dict(type="DrawnREC", count=500, split="test", questions=_question)
-            ),
-            evaluators=_evaluators,
-        ),
-        wrong_expression=dict(
-            dataset=dict(type="DrawnREC", count=500, split="test", questions=_question, wrong_expression=True),
-            evaluators=_evaluators,
-        ),
+        # What is scored without seeing, and with the words for another object.
+        blank_pictures=dict(dataset=dict(type="BlankImages", dataset=dict(_rec, split="test")), evaluators=_evaluators),
+        wrong_expression=dict(dataset=dict(_rec, split="test", wrong_expression=True), evaluators=_evaluators),
     ),
 )
