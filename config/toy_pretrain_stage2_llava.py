@@ -1,5 +1,5 @@
 # Small LLaVA, stage 2: instructions of many kinds, no referring expressions with boxes; what comes out ships.
-# Two CPU cores, about 30 minutes; starts from stage 1.
+# Two CPU cores, about 40 minutes; starts from stage 1.
 _base_ = [
     "_base_/dataset/drawn_instructions.py",
     "_base_/model/llava_toy.py",

@@ -17,7 +17,7 @@ from mllm.registry import MODELS
 
 SEED = 0
 BINS = 101
-CANVAS, PATCH, VISION_WIDTH, TEXT_WIDTH = 96, 12, 128, 160
+CANVAS, PATCH, VISION_WIDTH, TEXT_WIDTH = 96, 16, 128, 160
 FREQUENCIES = 16  # half waves over the canvas in the fastest of the waves
 CONVERSATION = {
     "template": {"type": "vicuna_v1.1", "system": ""},

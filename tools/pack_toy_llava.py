@@ -1,6 +1,6 @@
 """Pack the pretrained small LLaVA for shipping: half precision, with the logs and configs of its stages beside it.
 
-Run from the repository root: ``python tools/pack_toy_llava.py STAGE1_DIR STAGE2_DIR STAGE2B_DIR``.
+Run from the repository root: ``python tools/pack_toy_llava.py STAGE1_DIR STAGE2_DIR``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def pack(stages: list[Path], folder: Path) -> None:
     model = family.build_model(processor).to(torch.float16)
     family.save_weights(model, None, folder)
     processor.save_pretrained(folder)
-    for name, stage in zip(("stage1", "stage2", "stage2b"), stages, strict=True):
+    for name, stage in zip(("stage1", "stage2"), stages, strict=True):
         history = json.loads((stage / "trainer_state.json").read_text())["log_history"]
         run = json.loads((stage / "run.json").read_text())
         log = {"versions": run["versions"], "python": run["python"], "seed": run["seed"], "log": history}

@@ -28,6 +28,10 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     mm_projector_lr: float | None = field(default=None, metadata={"help": "Learning rate of the projector."})
     vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of the vision tower."})
     language_lr: float | None = field(default=None, metadata={"help": "Learning rate of the language model."})
+    muon_lr: float | None = field(
+        default=None,
+        metadata={"help": "Train the matrices of hidden layers by Muon with this rate, the rest by AdamW."},
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Allow an output_dir that is not empty; nothing in it is deleted."}
     )

@@ -46,6 +46,7 @@ class DrawnDataset:
     placeholders: ClassVar[tuple[str, ...]] = (IMAGE_PLACEHOLDER,)
     template_set: ClassVar[str | Sequence[str]]
     objects: tuple[int, int] | None = None
+    distinct: bool = False
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class DrawnDataset:
     def _talk(self, index: int, epoch: int) -> tuple[Scene, list[Exchange]]:
         if not 0 <= index < self.count:
             raise IndexError(f"{type(self).__name__}: index {index} of {self.count}")
-        scene = make_scene(self.world_seed, self.split, index, self.objects)
+        scene = make_scene(self.world_seed, self.split, index, self.objects, self.distinct)
         return scene, self.exchanges(scene, random.Random(f"{type(self).__name__}/{scene.key}/{epoch}"))
 
 
@@ -130,9 +131,15 @@ def _without_image(question: str) -> str:
 
 
 class DrawnByExpression(DrawnDataset):
-    """What asks by referring expressions; ``relational_share`` of them need a relation to another object."""
+    """What asks by referring expressions.
+
+    Args:
+        relational_share: how many of them need a relation to another object, 0 to 1.
+        answer: what is answered; may repeat the ``<expr>``.
+    """
 
     placeholders = ("<expr>", IMAGE_PLACEHOLDER)
+    answer_placeholder = BOXES_PLACEHOLDER
 
     def __init__(
         self,
@@ -142,14 +149,20 @@ class DrawnByExpression(DrawnDataset):
         questions: str | Sequence[str] | None = None,
         turns: int = 1,
         relational_share: float = 0.5,
+        answer: str | None = None,
     ) -> None:
         super().__init__(count, split, world_seed, questions, turns)
+        self.answer = self.answer_placeholder if answer is None else answer
+        if self.answer.count(self.answer_placeholder) != 1:
+            raise ConfigError(
+                f"{type(self).__name__}: answer={answer!r}; expected {self.answer_placeholder} to stand once in it"
+            )
         if not 0 <= relational_share <= 1:
             raise ConfigError(f"{type(self).__name__}: relational_share={relational_share!r}; expected 0 to 1")
         self.relational_share = relational_share
 
     def expressions(self, scene: Scene, rng: random.Random) -> list[Expression]:
-        """An expression for each turn, of different objects while there are some."""
+        """An expression for each turn."""
         return choose_expressions(scene, rng, self.turns, self.relational_share)
 
 
@@ -167,9 +180,10 @@ class DrawnREC(DrawnByExpression):
         questions: str | Sequence[str] | None = None,
         turns: int = 1,
         relational_share: float = 0.5,
+        answer: str | None = None,
         wrong_expression: bool = False,
     ) -> None:
-        super().__init__(count, split, world_seed, questions, turns, relational_share)
+        super().__init__(count, split, world_seed, questions, turns, relational_share, answer)
         self.wrong_expression = wrong_expression
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
@@ -181,7 +195,7 @@ class DrawnREC(DrawnByExpression):
         words = str(_expression_for_another(scene, expression, rng) if self.wrong_expression else expression)
         return Exchange(
             self.ask(rng, expr=words),
-            BOXES_PLACEHOLDER,
+            self.templates.fill(self.answer, expr=words),
             answer_boxes=[[box]],
             truth={"expression": words},
             category=expression.category,
@@ -221,6 +235,7 @@ class DrawnPointing(DrawnByExpression):
     """Referring expression in, the middle of its object out."""
 
     template_set = "pointing"
+    answer_placeholder = POINTS_PLACEHOLDER
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """Expressions with the centres of their referents; the truth holds point and box."""
@@ -230,7 +245,7 @@ class DrawnPointing(DrawnByExpression):
         shape = scene.shapes[expression.referent]
         return Exchange(
             self.ask(rng, expr=str(expression)),
-            POINTS_PLACEHOLDER,
+            self.templates.fill(self.answer, expr=str(expression)),
             answer_points=[[shape.center]],
             truth={"boxes": [list(shape.box)], "points": [list(shape.center)], "expression": str(expression)},
             category=expression.category,
@@ -253,5 +268,5 @@ class DrawnOthers(DrawnByExpression):
 
     def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
         boxes = [shape.box for index, shape in enumerate(scene.shapes) if index != expression.referent]
-        question = self.ask(rng, expr=str(expression))
-        return Exchange(question, BOXES_PLACEHOLDER, answer_boxes=[boxes], category=expression.category)
+        question, answer = (self.templates.fill(text, expr=str(expression)) for text in (self.ask(rng), self.answer))
+        return Exchange(question, answer, answer_boxes=[boxes], category=expression.category)

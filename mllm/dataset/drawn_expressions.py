@@ -121,15 +121,17 @@ def _singles_out(scene: Scene, relation: str, anchor: int, referent: int, group:
 
 
 @lru_cache(maxsize=1024)
-def make_scene(world_seed: int, split: str, index: int, objects: tuple[int, int] | None = None) -> Scene:
+def make_scene(
+    world_seed: int, split: str, index: int, objects: tuple[int, int] | None = None, distinct: bool = False
+) -> Scene:
     """Scene number ``index`` of a split: the first of its random scenes that can be spoken of in both ways.
 
     Any text names a split; the seeds of two splits, and so their scenes, differ. With a number of ``objects`` of its
-    own, the first scene is taken as it is.
+    own, the first scene is taken as it is; ``distinct`` is ``random_scene``'s.
     """
     key = f"{world_seed}/{split}/{index}"
     if objects is not None:
-        return random_scene(key, random.Random(f"scene/{key}/0"), objects)
+        return random_scene(key, random.Random(f"scene/{key}/0"), objects, distinct)
     for attempt in count():
         scene = random_scene(key, random.Random(f"scene/{key}/{attempt}"))
         if attribute_expressions(scene) and len(relational_expressions(scene)) >= 2:
@@ -140,17 +142,13 @@ def make_scene(world_seed: int, split: str, index: int, objects: tuple[int, int]
 def choose_expressions(
     scene: Scene, rng: random.Random, number: int, relational_share: float = 0.5
 ) -> list[Expression]:
-    """``number`` expressions, of different objects while there are some; each relational with ``relational_share``.
+    """``number`` expressions, each relational with ``relational_share``, drawn one by one without regard to the others.
 
-    Were an object asked for twice in a conversation, its second answer could be read off the first.
+    Were no object asked for twice, the last answers of a conversation could be found by what is left, without reading.
     """
     pools = {"attribute": attribute_expressions(scene), "relational": relational_expressions(scene)}
-    chosen: list[Expression] = []
+    chosen = []
     for _ in range(number):
-        wanted = pools["relational" if rng.random() < relational_share else "attribute"]
-        done = {expression.referent for expression in chosen}
-        fresh = [pool for pool in (wanted, *pools.values()) if pool.keys() - done]
-        pool = fresh[0] if fresh else wanted
-        referent = rng.choice(sorted(pool.keys() - done) if fresh else sorted(pool))
-        chosen.append(rng.choice(pool[referent]))
+        pool = pools["relational" if rng.random() < relational_share else "attribute"]
+        chosen.append(rng.choice(pool[rng.choice(sorted(pool))]))
     return chosen

@@ -35,7 +35,11 @@ class DrawnCaption(DrawnDataset):
 class DrawnGroundedCaption(DrawnDataset):
     """A sentence that names every object, left to right, each with its box.
 
-    ``objects`` (least, greatest number) makes pictures with fewer objects than the world's four to six.
+    Args:
+        objects: least and greatest number of objects, for other pictures than the world's with four to six.
+        distinct: with ``objects`` (at most five): no two of them share a colour or a shape.
+        shuffled: name the objects in any order, so that a box must be found by its words, not by its place in the row.
+        short_names: share of the objects that are named by words that fit them alone instead of by all three.
     """
 
     template_set = "flickr30k"
@@ -48,15 +52,31 @@ class DrawnGroundedCaption(DrawnDataset):
         questions: str | Sequence[str] | None = None,
         turns: int = 1,
         objects: Sequence[int] | None = None,
+        distinct: bool = False,
+        shuffled: bool = False,
+        short_names: float = 0.0,
     ) -> None:
         super().__init__(count, split, world_seed, questions, turns)
+        if distinct and (objects is None or max(objects) > len(KINDS)):
+            raise ConfigError(f"DrawnGroundedCaption: distinct needs objects of at most {len(KINDS)}, got {objects!r}")
         self.objects = (int(objects[0]), int(objects[1])) if objects is not None else None
+        self.distinct, self.shuffled, self.short_names = distinct, shuffled, short_names
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """The caption, as often as there are turns."""
-        caption = _listed([f"a {shape.name} {BOXES_PLACEHOLDER}" for shape in scene.shapes]) + "."
-        boxes = [[shape.box] for shape in scene.shapes]
-        return [Exchange(self.ask(rng), caption, answer_boxes=boxes) for _ in range(self.turns)]
+        return [self._exchange(scene, rng) for _ in range(self.turns)]
+
+    def _exchange(self, scene: Scene, rng: random.Random) -> Exchange:
+        order = list(range(len(scene.shapes)))
+        if self.shuffled:
+            rng.shuffle(order)
+        alone = unique_phrases(scene) if self.short_names else {}
+        names = [
+            str(rng.choice(alone[index])) if index in alone and rng.random() < self.short_names else shape.name
+            for index, shape in ((index, scene.shapes[index]) for index in order)
+        ]
+        caption = _listed([f"a {name} {BOXES_PLACEHOLDER}" for name in names]) + "."
+        return Exchange(self.ask(rng), caption, answer_boxes=[[scene.shapes[index].box] for index in order])
 
 
 @DATASETS.register_module()

@@ -86,16 +86,20 @@ class Scene:
         return beyond if relation in ("right of", "below") else -beyond
 
 
-def random_scene(key: str, rng: random.Random, objects: tuple[int, int] = OBJECTS) -> Scene:
-    """A scene with all its choices from ``rng``; ``key`` is its name, ``objects`` the least and greatest number."""
+def random_scene(key: str, rng: random.Random, objects: tuple[int, int] = OBJECTS, distinct: bool = False) -> Scene:
+    """A scene with all its choices from ``rng``; ``key`` is its name, ``objects`` the least and greatest number.
+
+    ``distinct`` gives every object a colour and a shape of its own (five objects at most).
+    """
     image_size, boxes = _placed_boxes(rng, objects)
-    colors = rng.sample(list(COLORS), rng.randint(2, 3))
-    kinds = rng.sample(KINDS, rng.randint(2, 3))
+    colors = rng.sample(list(COLORS), len(boxes) if distinct else rng.randint(2, 3))
+    kinds = rng.sample(KINDS, len(boxes) if distinct else rng.randint(2, 3))
     shapes = []
     for number, (size, box) in enumerate(boxes):
-        color = _recurring(rng, colors, number)
+        color = colors[number] if distinct else _recurring(rng, colors, number)
+        kind = kinds[number] if distinct else _recurring(rng, kinds, number)
         paint = tuple(min(max(v + rng.randint(-_COLOR_JITTER, _COLOR_JITTER), 0), 255) for v in COLORS[color])
-        shapes.append(Shape(_recurring(rng, kinds, number), color, size, box, paint))
+        shapes.append(Shape(kind, color, size, box, paint))
     background = tuple(rng.randint(222, 250) for _ in range(3))
     return Scene(key, image_size, background, tuple(sorted(shapes, key=lambda shape: shape.center)))
 

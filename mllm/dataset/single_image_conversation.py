@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from mllm.dataset.mixture import hint_of, item_of
+from mllm.dataset.mixture import hint_of, item_of, same_source
 from mllm.errors import DataError
 from mllm.grounding.transforms import View
 from mllm.structures import (
@@ -164,19 +164,22 @@ class SingleImageConvDataset:
         return view.image
 
     def _replaced(self, index: int, epoch: int) -> Sample:
-        first, end = self.dataset.source_range(index) if hasattr(self.dataset, "source_range") else (0, len(self))
         notes: list[tuple[str, str]] = []
-        for step in range(end - first):
-            candidate = first + (index - first + step) % (end - first)
+        candidate = index
+        for step in range(1, len(self) + 1):
             try:
                 sample = self.sample(candidate, epoch)
             except DataError as error:
                 notes.append(("replaced", str(error)))
+                candidate = same_source(self.dataset, index, step)
+                if candidate == index:
+                    break
                 continue
             sample.notes = notes + sample.notes
             return sample
         raise DataError(
-            f"{self.name}: none of the rows {first} to {end - 1} can be read; the first fault: {notes[0][1]}"
+            f"{self.name}: none of the {len(notes)} rows of the source of row {index} can be read; the first fault: "
+            f"{notes[0][1]}"
         )
 
 

@@ -13,7 +13,9 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from mllm.engine.collators import TrainCollator
 from mllm.engine.loss import token_loss
 from mllm.engine.notes import Notes
+from mllm.engine.optimizer import MuonWithAdamW, is_hidden_matrix
 from mllm.engine.samplers import build_sampler
+from mllm.errors import ConfigError
 
 PART_RATES = {"projector": "mm_projector_lr", "vision": "vision_lr", "language": "language_lr"}
 
@@ -100,30 +102,44 @@ class MultimodalTrainer(Seq2SeqTrainer):
         self.family.load_weights(self.model, self.state.best_model_checkpoint)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW & co. with one group per part and weight decay; ``mm_projector_lr`` and its like set a part's rate."""
+        """AdamW & co. with one group per part and weight decay; ``mm_projector_lr`` and its like set a part's rate.
+
+        ``muon_lr`` gives the matrices of hidden layers to Muon.
+        """
         if self.optimizer is not None:
             return self.optimizer
         target = model if model is not None else self.model
         decayed = set(self.get_decay_parameter_names(target))
         optimizer_class, optimizer_options = self.get_optimizer_cls_and_kwargs(self.args, target)
         groups = self._parameter_groups(target, decayed)
-        self.optimizer = optimizer_class(groups, **optimizer_options)
+        if self.args.muon_lr is None:
+            self.optimizer = optimizer_class([group for group, _ in groups], **optimizer_options)
+            return self.optimizer
+        if optimizer_class is not torch.optim.AdamW:
+            optim = str(getattr(self.args.optim, "value", self.args.optim))
+            raise ConfigError(f"muon_lr works beside optim='adamw_torch', not {optim!r}")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError("muon_lr needs whole matrices: take DDP, or drop muon_lr under FSDP and DeepSpeed")
+        matrices = [group for group, hidden in groups if hidden]
+        self.optimizer = MuonWithAdamW(matrices, [group for group, hidden in groups if not hidden], optimizer_options)
         return self.optimizer
 
-    def _parameter_groups(self, model: nn.Module, decayed: set[str]) -> list[dict[str, Any]]:
-        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    def _parameter_groups(self, model: nn.Module, decayed: set[str]) -> list[tuple[dict[str, Any], bool]]:
+        """The groups, each with whether Muon trains it."""
+        groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
             part = self.family.part_of(name)
-            key = (part if self._rate(part) is not None else "all", name in decayed)
+            hidden = self.args.muon_lr is not None and is_hidden_matrix(name, parameter)
+            key = (part if self._rate(part) is not None else "all", name in decayed, hidden)
             if key not in groups:
-                decay = self.args.weight_decay if name in decayed else 0.0
-                groups[key] = {"params": [], "weight_decay": decay}
-                if key[0] != "all":
-                    groups[key]["lr"] = self._rate(part)
+                groups[key] = {"params": [], "weight_decay": self.args.weight_decay if name in decayed else 0.0}
+                rate = self._rate(part) if key[0] != "all" else self.args.muon_lr if hidden else None
+                if rate is not None:
+                    groups[key]["lr"] = rate
             groups[key]["params"].append(parameter)
-        return list(groups.values())
+        return [(group, key[2]) for key, group in groups.items()]
 
     def _rate(self, part: str) -> float | None:
         return getattr(self.args, PART_RATES.get(part, ""), None)

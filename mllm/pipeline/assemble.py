@@ -81,8 +81,12 @@ def total_steps(trainer: Any) -> int:
     args = trainer.args
     if args.max_steps > 0:
         return args.max_steps
-    batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    return math.ceil(args.num_train_epochs * math.ceil(len(trainer.train_dataset) / batch))
+    return math.ceil(args.num_train_epochs * math.ceil(len(trainer.train_dataset) / batch_of_a_step(args)))
+
+
+def batch_of_a_step(args: Any) -> int:
+    """Samples of one optimiser step over all processes."""
+    return args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
 
 
 def generation_options(cfg: Mapping[str, Any], processor: Any) -> dict[str, Any]:

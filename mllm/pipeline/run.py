@@ -15,12 +15,15 @@ from mllm.engine.trainer import MultimodalTrainer
 from mllm.evaluation.report import Section, write_report
 from mllm.models.tuning import format_report, trainable_report
 from mllm.pipeline.assemble import (
+    batch_of_a_step,
     check_best_metric,
     check_resume,
     evaluation_set,
     generation_options,
+    total_steps,
     train_dataset,
 )
+from mllm.pipeline.sources import source_table, source_uses
 from mllm.pipeline.table import score_table
 from mllm.registry import MODELS
 from mllm.utils.logging import get_logger
@@ -69,6 +72,10 @@ class Run:
     def train(self) -> None:
         """Train, save the model with all that inference needs, write ``train_results.json``."""
         logger.info("what is trained:\n%s", format_report(trainable_report(self.model, self.family)))
+        if self.trainer.is_world_process_zero():
+            samples = self.trainer.train_dataset
+            epochs = total_steps(self.trainer) * batch_of_a_step(self.args) / len(samples)
+            logger.info("what it is trained on:\n%s", source_table(source_uses(samples, epochs)))
         result = self.trainer.train(resume_from_checkpoint=self.args.resume_from_checkpoint)
         self.trainer.save_model()
         metrics = {**result.metrics, "train_samples": len(self.trainer.train_dataset)}

@@ -125,10 +125,20 @@ def open_image(
     A photograph may say in its EXIF data that it is to be turned. Annotations then hold either for the stored pixels
     (``exif="ignore"``) or for the turned ones (``"apply"``); ``"error"`` demands that somebody decides.
     """
+    where = resolve_path(path) if root is None else inside(resolve_path(root), resolve_path(path))
+    return decode_image(read_bytes(where), where, exif=exif, max_pixels=max_pixels)
+
+
+def decode_image(
+    content: bytes,
+    where: str,
+    *,
+    exif: Literal["error", "apply", "ignore"] = "error",
+    max_pixels: int = MAX_IMAGE_PIXELS,
+) -> Image.Image:
+    """The RGB image in ``content``, judged as ``open_image`` judges a file; ``where`` names it in errors."""
     if exif not in ("error", "apply", "ignore"):
         raise ConfigError(f"exif={exif!r}: expected 'error', 'apply' or 'ignore'")
-    where = resolve_path(path) if root is None else inside(resolve_path(root), resolve_path(path))
-    content = read_bytes(where)
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _decoded(image, where, exif, max_pixels)

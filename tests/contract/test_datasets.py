@@ -1,31 +1,54 @@
 """What every registered data set must keep; new ones are picked up from the registry."""
 
+import importlib
+import json
+
 import pytest
+from PIL import Image
 
 from mllm.registry import DATASETS
 from mllm.structures import Item, check_item
 
 DRAWN = {"count": 6}
+
+
+def item_jsonl(shared, folder):
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]
+    rows = [{"image": "a.png", "conversations": turns}] * 2
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(folder / "items.jsonl"), "image_root": str(folder)}
+
+
 ARGUMENTS = {
-    "ConcatDataset": lambda shared: {"datasets": [{"type": "DrawnREC", "count": 3}, {"type": "DrawnREC", "count": 3}]},
-    "DrawnConversation": lambda shared: {"count": 6, "tasks": [{"type": "DrawnREG"}, {"type": "DrawnVQA"}]},
-    "BlankImages": lambda shared: {"dataset": {"type": "DrawnREC", "count": 3}},
-    "RefCOCO": lambda shared: {
+    "ConcatDataset": lambda shared, folder: {
+        "datasets": [{"type": "DrawnREC", "count": 3}, {"type": "DrawnREC", "count": 3}]
+    },
+    "DrawnConversation": lambda shared, folder: {"count": 6, "tasks": [{"type": "DrawnREG"}, {"type": "DrawnVQA"}]},
+    "BlankImages": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}},
+    "RepeatDataset": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}, "times": 2.5},
+    "SubsetDataset": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 9}, "count": 3},
+    "InterleaveDataset": lambda shared, folder: {"datasets": [{"type": "DrawnREC", "count": 9}] * 2},
+    "ConcatDatasetWithShuffle": lambda shared, folder: {"datasets": [{"type": "DrawnREC", "count": 3}] * 2},
+    "ItemJsonl": item_jsonl,
+    "RefCOCO": lambda shared, folder: {
         "root": str(shared / "refcoco_mini"),
         "image_root": str(shared / "refcoco_mini/images/train2014"),
         "split": "val",
     },
-    "RECJsonl": lambda shared: {
+    "RECJsonl": lambda shared, folder: {
         "path": str(shared / "refcoco_mini/shikra_jsonl/REC_refcoco_unc_val.jsonl"),
         "image_root": str(shared / "refcoco_mini/images/train2014"),
     },
 }
+for name in ("examples_grounding", "examples_vqa"):
+    ARGUMENTS |= importlib.import_module(f"dataset.{name}").EXAMPLES
 
 
-@pytest.fixture(params=[name for name in DATASETS.names() if name != "ItemJsonl"])
-def dataset(request):
+@pytest.fixture(params=DATASETS.names())
+def dataset(request, tmp_path):
     arguments = ARGUMENTS.get(request.param)
-    values = arguments(request.getfixturevalue("shared_data")) if arguments else DRAWN
+    values = arguments(request.getfixturevalue("shared_data"), tmp_path) if arguments else DRAWN
     return DATASETS.build({"type": request.param, **values})
 
 

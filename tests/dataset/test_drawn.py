@@ -181,12 +181,59 @@ def test_pointing_truth_lies_in_the_box_of_its_object():
         assert y0 < y < y1
 
 
-def test_turns_ask_for_different_objects_and_show_the_picture_once():
-    for index in range(30):
-        item = DrawnREC(30, turns=3)[index]
+def test_turns_are_drawn_apart_and_show_the_picture_once():
+    again = 0
+    for index in range(60):
+        item = DrawnREC(60, turns=3)[index]
         assert len(item["conversations"]) == 6
-        assert len(item["target"]["boxes"]) == 3
         assert [turn["value"].count("<image>") for turn in item["conversations"]] == [1, 0, 0, 0, 0, 0]
+        again += len(item["target"]["boxes"]) < 3
+    # Of three draws from some five objects two agree in about half of the conversations.
+    assert 12 < again < 48
+
+
+def test_an_answer_may_repeat_the_expression():
+    plain, echo = DrawnPointing(5), DrawnPointing(5, answer="<expr> <points>")
+    for index in range(5):
+        expression = plain[index]["truth"]["expression"]
+        assert plain[index]["conversations"][1]["value"] == "<points>"
+        assert echo[index]["conversations"][1]["value"] == f"{expression} <points>"
+    with pytest.raises(ConfigError, match="expected <points> to stand once"):
+        DrawnPointing(5, answer="<boxes>")
+
+
+def test_distinct_scenes_share_nothing_and_shuffled_captions_keep_names_with_boxes():
+    captions = DrawnGroundedCaption(40, objects=(3, 5), distinct=True, shuffled=True)
+    moved = 0
+    for index in range(40):
+        scene = make_scene(0, "train", index, (3, 5), True)
+        colors, kinds = {s.color for s in scene.shapes}, {s.kind for s in scene.shapes}
+        assert len(colors) == len(kinds) == len(scene.shapes)
+        item = captions[index]
+        said = item["conversations"][1]["value"].removesuffix(".").replace(" and ", ", ").split(", ")
+        boxes = [item["target"]["boxes"][i[0]] for i in item["conversations"][1]["boxes_seq"]]
+        expected = {tuple(shape.box): f"a {shape.name} <boxes>" for shape in scene.shapes}
+        assert {tuple(box): name for box, name in zip(boxes, said, strict=True)} == expected
+        moved += boxes != sorted(boxes, key=lambda box: (box[0] + box[2]) / 2)
+    assert moved > 20
+    with pytest.raises(ConfigError, match="distinct needs objects of at most 5"):
+        DrawnGroundedCaption(4, distinct=True)
+
+
+def test_short_names_fit_their_object_alone():
+    captions = DrawnGroundedCaption(40, shuffled=True, short_names=1.0)
+    short = 0
+    for index in range(40):
+        scene = make_scene(0, "train", index)
+        item = captions[index]
+        said = item["conversations"][1]["value"].removesuffix(".").replace(" and ", ", ").split(", ")
+        for name, (box,) in zip(said, item["conversations"][1]["boxes_seq"], strict=True):
+            words = name.removeprefix("a ").removesuffix(" <boxes>").replace(" shape", "").split()
+            fitting = [list(s.box) for s in scene.shapes if set(words) <= set(s.name.split())]
+            assert item["target"]["boxes"][box] in fitting
+            assert len(words) == 3 or len(fitting) == 1
+            short += len(words) < 3
+    assert short > 40
 
 
 def test_answers_about_numbers_and_presence_follow_from_the_scene():

@@ -80,7 +80,7 @@ def test_training_replaces_a_failed_sample_by_the_next_of_the_same_source(proces
 
 
 def test_nothing_readable_is_an_error_even_when_replacing(processor):
-    with pytest.raises(DataError, match="none of the rows 0 to 1 can be read"):
+    with pytest.raises(DataError, match="none of the 2 rows of the source of row 0 can be read"):
         SingleImageConvDataset([_broken(), _broken()], processor, on_error="replace")[0]
 
 

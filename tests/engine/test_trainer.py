@@ -5,6 +5,7 @@ import torch
 from mllm.config.arguments import Seq2SeqArguments
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.notes import Notes
+from mllm.engine.optimizer import MuonWithAdamW
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.errors import ConfigError, DataError
 from mllm.models.tuning import format_report, freeze, trainable_report
@@ -84,3 +85,56 @@ def test_one_step_changes_what_is_trained_and_nothing_else(parts):
         if "vision_tower" in name:
             assert torch.equal(value, before[name]), name
     assert not torch.equal(model.lm_head.weight, before["lm_head.weight"])
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest(parts):
+    _, _, model, _ = parts
+    optimizer = _trainer(parts, muon_lr=3e-3, weight_decay=0.1).create_optimizer()
+    muon, adamw = ({id(p) for group in part.param_groups for p in group["params"]} for part in optimizer.parts)
+    for name, parameter in model.named_parameters():
+        table = "embed" in name or "lm_head" in name
+        assert (id(parameter) in muon) == (parameter.ndim == 2 and not table), name
+        assert (id(parameter) in adamw) != (id(parameter) in muon), name
+    assert {group["lr"] for group in optimizer.parts[0].param_groups} == {3e-3}
+    assert {group["lr"] for group in optimizer.parts[1].param_groups} == {1e-3}
+
+
+def _muon_steps(optimizer, weights, rates, start, steps):
+    for number in range(start, start + steps):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate / (number + 1)
+        for weight in weights:
+            weight.grad = torch.cos(weight.detach() * (number + 2))
+        optimizer.step()
+
+
+def test_muon_steps_as_torch_does_and_goes_on_from_its_state():
+    def fresh():
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(6, 4)), torch.nn.Parameter(torch.randn(5))]
+        groups = [[{"params": [weights[0]], "lr": 0.1, "weight_decay": 0.1}], [{"params": [weights[1]], "lr": 0.2}]]
+        return weights, MuonWithAdamW(*groups, {"lr": 0.2, "betas": (0.9, 0.9)})
+
+    weights, optimizer = fresh()
+    _muon_steps(optimizer, weights, (0.1, 0.2), 0, 4)
+    for reference, kind, rate, options in (
+        (0, torch.optim.Muon, 0.1, {"weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}),
+        (1, torch.optim.AdamW, 0.2, {"betas": (0.9, 0.9)}),
+    ):
+        alone = fresh()[0][reference]
+        _muon_steps(kind([alone], lr=rate, **options), [alone], (rate,), 0, 4)
+        assert torch.equal(alone, weights[reference])
+
+    first, before = fresh()
+    _muon_steps(before, first, (0.1, 0.2), 0, 2)
+    second, after = fresh()
+    for mine, other in zip(second, first, strict=True):
+        mine.data.copy_(other.data)
+    after.load_state_dict(before.state_dict())
+    _muon_steps(after, second, (0.1, 0.2), 2, 2)
+    assert all(torch.equal(mine, whole) for mine, whole in zip(second, weights, strict=True))
+
+
+def test_muon_beside_another_optimiser_is_an_error(parts):
+    with pytest.raises(ConfigError, match="muon_lr works beside optim='adamw_torch', not 'sgd'"):
+        _trainer(parts, muon_lr=1e-3, optim="sgd").create_optimizer()

@@ -1,17 +1,19 @@
-# RefCOCO, RefCOCO+ and RefCOCOg in their authors' layout (refs(unc).p + instances.json, COCO train2014 images).
+# "ref3-coco": RefCOCO, RefCOCO+ and RefCOCOg (umd) joined, in their authors' layout on COCO train2014 images. Images of
+# any of the three's validation and test sets are left out of the training.
 _root = "{{$MLLM_DATA:data}}/refcoco"
 _images = "{{$MLLM_DATA:data}}/coco/train2014"
 _question = "Where is <expr> in the image <image> ? Give its box."
 _evaluators = [dict(type="RECEvaluator")]
 _common = dict(type="RefCOCO", root=_root, image_root=_images)
+_test_sets = ["refcoco/unc/val+testA+testB", "refcoco+/unc/val+testA+testB", "refcocog/umd/val+test"]
 
 data_args = dict(
     train=dict(
         type="ConcatDataset",
         datasets=[
-            dict(**_common, name="refcoco", split="train"),
-            dict(**_common, name="refcoco+", split="train"),
-            dict(**_common, name="refcocog", split_by="umd", split="train"),
+            dict(**_common, name="refcoco", split="train", held_out=_test_sets),
+            dict(**_common, name="refcoco+", split="train", held_out=_test_sets),
+            dict(**_common, name="refcocog", split_by="umd", split="train", held_out=_test_sets),
         ],
     ),
     validation=dict(dataset=dict(**_common, name="refcoco", split="val", questions=_question), evaluators=_evaluators),
