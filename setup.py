@@ -32,6 +32,7 @@ EXTRAS = {
     "flamingo": ["einops>=0.7"],
     "caption": ["pycocoevalcap>=1.2"],
     "coco": ["pycocotools>=2.0.7"],
+    "parquet": ["pyarrow>=14"],
     # boto3 alone: beside s3fs pip searches for minutes.
     "s3": ["boto3>=1.34"],
     "petrel": ["boto3>=1.34"],

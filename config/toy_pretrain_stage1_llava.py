@@ -1,5 +1,5 @@
 # Small LLaVA, stage 1: picture -> caption with boxes (template "plain"); every part is trained, none was before.
-# Two CPU cores, about 8 minutes; starts from tools/build_toy_llava.py.
+# Two CPU cores, about 9 minutes; starts from tools/build_toy_llava.py.
 _base_ = ["_base_/dataset/drawn_captions.py", "_base_/model/llava_toy.py", "_base_/train/pretrain_toy_cpu.py"]
 
 model_args = dict(pretrained="work_dirs/toy_llava_untrained")

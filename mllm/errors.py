@@ -15,7 +15,14 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A row, an image or an annotation file is wrong; the message names the place."""
+    """A row, an image or an annotation file is wrong; the message names the place.
+
+    ``kind`` is the name under which faults of this kind are counted together (``mllm.dataset.problems.KINDS``).
+    """
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class CheckpointError(UserError):

@@ -6,7 +6,7 @@ Boxes are ``(x0, y0, x1, y1)`` and points ``(x, y)`` in pixels of the original i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ POINTS_PLACEHOLDER = "<points>"
 ITEM_KEYS = {"image", "images", "target", "conversations", "truth", "meta"}
 TURN_KEYS = {"from", "value", "boxes_seq", "points_seq"}
 TARGET_KEYS = {"boxes", "points", "image_index", "points_image_index"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -150,19 +151,24 @@ class Record:
 
 def check_item(item: Item) -> None:
     """Raise DataError unless roles alternate, placeholders match their sequences, indices and boxes are in range."""
+    for fault in item_faults(item):
+        raise fault
+
+
+def item_faults(item: Item) -> Iterator[DataError]:
+    """All that ``check_item`` refuses, in the order of the item."""
     for number, turn in enumerate(item.conversations):
         expected = "human" if number % 2 == 0 else "gpt"
         if turn.role != expected:
-            raise DataError(
-                f"conversations[{number}]: from {turn.role!r}, expected {expected!r}: turns alternate from human"
-            )
-        _check_placeholders(turn, number, item)
-    _check_images(item)
-    _check_target(item)
+            fault = f"from {turn.role!r}, expected {expected!r}: turns alternate from human"
+            yield DataError(f"conversations[{number}]: {fault}", kind="turns")
+        yield from _placeholder_faults(turn, number, item)
+    yield from _image_faults(item)
+    yield from _target_faults(item)
 
 
-def _check_placeholders(turn: Turn, number: int, item: Item) -> None:
-    where = f"conversations[{number}]"
+def _placeholder_faults(turn: Turn, number: int, item: Item) -> Iterator[DataError]:
+    where, kind = f"conversations[{number}]", "placeholders"
     pairs = (
         (BOXES_PLACEHOLDER, "boxes_seq", turn.boxes_seq, item.target.boxes),
         (POINTS_PLACEHOLDER, "points_seq", turn.points_seq, item.target.points),
@@ -170,61 +176,66 @@ def _check_placeholders(turn: Turn, number: int, item: Item) -> None:
     for placeholder, name, sequences, targets in pairs:
         count = turn.text.count(placeholder)
         if count != len(sequences):
-            raise DataError(
-                f"{where}: {count} {placeholder} in {turn.text!r:.80} but {len(sequences)} lists in {name!r}"
-            )
+            fault = f"{count} {placeholder} in {turn.text!r:.80} but {len(sequences)} lists in {name!r}"
+            yield DataError(f"{where}: {fault}", kind=kind)
         for sequence in sequences:
             if not sequence:
-                raise DataError(f"{where}.{name}: an empty list; each {placeholder} needs at least one index")
+                fault = f"an empty list; each {placeholder} needs at least one index"
+                yield DataError(f"{where}.{name}: {fault}", kind=kind)
             wrong = [i for i in sequence if not 0 <= i < len(targets)]
             if wrong:
-                kind = placeholder[1:-1]
-                raise DataError(f"{where}.{name}: index {wrong[0]} but the target has {len(targets)} {kind}")
+                fault = f"index {wrong[0]} but the target has {len(targets)} {placeholder[1:-1]}"
+                yield DataError(f"{where}.{name}: {fault}", kind=kind)
 
 
-def _check_images(item: Item) -> None:
+def _image_faults(item: Item) -> Iterator[DataError]:
     mentioned = sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in item.conversations if turn.role == "human")
     if mentioned and not item.images:
-        raise DataError(f"{mentioned} {IMAGE_PLACEHOLDER} in the human turns but the item has no image")
-    if mentioned != len(item.images) and not (mentioned == 0 and len(item.images) == 1):
-        raise DataError(f"{len(item.images)} images but {mentioned} {IMAGE_PLACEHOLDER} in the human turns")
+        fault = f"{mentioned} {IMAGE_PLACEHOLDER} in the human turns but the item has no image"
+        yield DataError(fault, kind="placeholders")
+    elif mentioned != len(item.images) and not (mentioned == 0 and len(item.images) == 1):
+        fault = f"{len(item.images)} images but {mentioned} {IMAGE_PLACEHOLDER} in the human turns"
+        yield DataError(fault, kind="placeholders")
 
 
-def _check_target(item: Item) -> None:
+def _target_faults(item: Item) -> Iterator[DataError]:
     target = item.target
     if (target.boxes or target.points) and not item.images:
-        raise DataError("the target has boxes or points but the item has no image")
+        yield DataError("the target has boxes or points but the item has no image", kind="target")
+        return
     for name, places, owners in (
         ("boxes", target.boxes, target.image_index),
         ("points", target.points, target.points_image_index),
     ):
-        if len(item.images) > 1 and len(owners) != len(places):
+        if len(owners) != len(places) and (owners or len(item.images) > 1):
             field_name = "image_index" if name == "boxes" else "points_image_index"
-            raise DataError(
-                f"target.{field_name}: {len(owners)} entries for {len(places)} {name} on {len(item.images)} images"
-            )
+            fault = f"{len(owners)} entries for {len(places)} {name} on {len(item.images)} images"
+            yield DataError(f"target.{field_name}: {fault}", kind="target")
+            continue
         for position, place in enumerate(places):
-            owner = owners[position] if owners else 0
-            if not 0 <= owner < len(item.images):
-                raise DataError(f"target.{name}[{position}]: image {owner} of {len(item.images)}")
-            _check_place(place, item.images[owner].size, f"target.{name}[{position}]")
+            owner, where = owners[position] if owners else 0, f"target.{name}[{position}]"
+            if 0 <= owner < len(item.images):
+                yield from _place_faults(place, item.images[owner].size, where)
+            else:
+                yield DataError(f"{where}: image {owner} of {len(item.images)}", kind="target")
 
 
-def _check_place(place: Sequence[float], image_size: tuple[int, int], where: str) -> None:
-    width, height = image_size
-    shown = list(place)
+def _place_faults(place: Sequence[float], image_size: tuple[int, int], where: str) -> Iterator[DataError]:
+    """The first fault of a box or point."""
+    (width, height), shown = image_size, list(place)
     if len(place) == 4 and (place[2] < place[0] or place[3] < place[1]):
-        raise DataError(
-            f"{where} = {shown}: right or bottom lies before left or top; expected (x0, y0, x1, y1), is it xywh?"
-        )
+        fault = "right or bottom lies before left or top; expected (x0, y0, x1, y1), is it xywh?"
+        yield DataError(f"{where} = {shown}: {fault}", kind="reversed box")
+        return
     if len(place) == 4 and 0 < max(place) <= 1 and max(image_size) > 4:
-        raise DataError(f"{where} = {shown}: looks normalised; expected pixels of the {width}x{height} image")
+        fault = f"looks normalised; expected pixels of the {width}x{height} image"
+        yield DataError(f"{where} = {shown}: {fault}", kind="normalised box")
+        return
     xs, ys = place[0::2], place[1::2]
     if min(xs) < -1 or min(ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1:
         hint = " – is it xywh?" if len(place) == 4 else ""
-        raise DataError(
-            f"{where} = {shown}: outside the {width}x{height} image; expected pixels of the original image{hint}"
-        )
+        fault = f"outside the {width}x{height} image; expected pixels of the original image{hint}"
+        yield DataError(f"{where} = {shown}: {fault}", kind="outside the image")
 
 
 def _turn(row: Any, number: int) -> Turn:
@@ -235,6 +246,10 @@ def _turn(row: Any, number: int) -> Turn:
     for key in ("from", "value"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: {key!r} must be text, got {row.get(key)!r:.60}")
+        # JSON may hold one, no tokenizer takes it and no file in UTF-8 can.
+        if half := _SURROGATE.search(row[key]):
+            fault = f"the character {half.start()} of {key!r} is half of a surrogate pair ({half[0]!a})"
+            raise DataError(f"{where}: {fault}; expected text that can be written as UTF-8")
     sequences = {}
     for key in ("boxes_seq", "points_seq"):
         value = row.get(key) or []
@@ -249,9 +264,16 @@ def _target(row: Mapping[str, Any]) -> Target:
     return Target(
         boxes=[_numbers(box, 4, f"target.boxes[{i}]") for i, box in enumerate(row.get("boxes") or [])],
         points=[_numbers(point, 2, f"target.points[{i}]") for i, point in enumerate(row.get("points") or [])],
-        image_index=list(row.get("image_index") or []),
-        points_image_index=list(row.get("points_image_index") or []),
+        image_index=_indices(row, "image_index"),
+        points_image_index=_indices(row, "points_image_index"),
     )
+
+
+def _indices(row: Mapping[str, Any], key: str) -> list[int]:
+    values = row.get(key) or []
+    if not isinstance(values, (list, tuple)) or not all(type(value) is int for value in values):
+        raise DataError(f"target.{key}: expected a list of indices, got {values!r:.80}", kind="target")
+    return list(values)
 
 
 def _numbers(values: Any, count: int, where: str) -> tuple[float, ...]:

@@ -15,7 +15,8 @@ LAYERS = {
     **dict.fromkeys(("grounding", "conversation"), 2),
     **dict.fromkeys(("dataset", "models", "evaluation"), 3),
     **dict.fromkeys(("engine", "config"), 4),
-    **dict.fromkeys(("pipeline", "cli"), 5),
+    "pipeline": 5,
+    "cli": 6,
     "assets": 0,
 }
 LIGHT = ("structures", "registry", "grounding", "conversation", "dataset", "evaluation")

@@ -1,6 +1,7 @@
 """Item, turn, target, frame, record: hand-worked cases, and every DataError there is."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -59,6 +60,7 @@ def test_images_are_a_list_inside(key, value, count):
         (row(conversations=["hello"]), r"conversations\[0\]: a turn is an object"),
         (row(conversations=[{**ASK, "text": "x"}]), r"conversations\[0\]: unknown key 'text'"),
         (row(conversations=[ASK, {"from": "gpt"}]), r"conversations\[1\]: 'value' must be text, got None"),
+        (row(conversations=[{**ASK, "value": "a \ud800"}]), r"\[0\]: the character 2 of .value. is half"),
         (row(conversations=[{"from": 1, "value": "x"}]), r"conversations\[0\]: 'from' must be text, got 1"),
         (row(conversations=[{**ASK, "boxes_seq": [0]}]), r"conversations\[0\]\.boxes_seq: expected a list of lists"),
         (row(conversations=[{**ASK, "points_seq": [[1.5]]}]), r"\.points_seq: expected a list of lists"),
@@ -155,3 +157,16 @@ def test_a_short_record_and_one_with_more():
 def test_placeholders_become_own_pieces():
     assert split_placeholders("a <image> b<boxes>", "<image>", "<boxes>") == ["a ", "<image>", " b", "<boxes>"]
     assert split_placeholders("", "<image>") == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"boxes": [[1, 2, 3, 4]], "image_index": ["0"]}, "target.image_index: expected a list of indices"),
+        ({"boxes": [[1, 2, 3, 4], [1, 2, 3, 5]], "image_index": [0]}, "target.image_index: 1 entries for 2 boxes"),
+        ({"points": [[1, 2]], "points_image_index": [0, 0]}, "target.points_image_index: 2 entries for 1 points"),
+    ],
+)
+def test_owners_of_boxes_and_points_are_indices_one_each(target, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        check_item(Item.from_dict(row(target=target)))

@@ -17,7 +17,7 @@ from mllm.registry import REGISTRIES, Registry
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _FLOATS = {"inf", "-inf", "+inf", "nan"}
 _NUMBER = re.compile(r"[+-]?(\d+|\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
-_SECTION_KEYS = {
+SECTION_KEYS = {
     "conversation": ("template", "formatter", "transforms", "max_length"),
     "data_args": ("train", "validation", "test", "multitest", "on_error", "error_budget"),
     "custom_imports": ("imports",),
@@ -162,7 +162,7 @@ def _known_keys(holder: Mapping[str, Any], path: tuple[str, ...], argument_names
         from transformers import GenerationConfig
 
         return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"}
-    known = set(_SECTION_KEYS.get(path[0], ()) if len(path) == 1 else ())
+    known = set(SECTION_KEYS.get(path[0], ()) if len(path) == 1 else ())
     registry = registry_at(path)
     if registry is not None and isinstance(holder.get("type"), str):
         known |= init_parameters(registry.get(holder["type"])) | {"type"}

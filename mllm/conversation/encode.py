@@ -112,14 +112,16 @@ def check_supervision(segments: Sequence[Segment], encoded: Encoded, tokenizer: 
     wanted = [_readings(reply, tokenizer) for reply in _replies(segments)]
     found = [text.strip() for text in supervised_text(encoded, tokenizer)]
     if encoded.trained_count != sum(end - start for start, end in encoded.answers):
-        raise DataError("labels bear loss outside the answers")
+        raise DataError("labels bear loss outside the answers", kind="supervision")
     if len(found) > len(wanted) or (len(found) < len(wanted) and not encoded.truncated):
-        raise DataError(f"{len(found)} answers are trained, the conversation has {len(wanted)}")
+        fault = f"{len(found)} answers are trained, the conversation has {len(wanted)}"
+        raise DataError(fault, kind="supervision")
     for number, (text, readings) in enumerate(zip(found, wanted, strict=False)):
         cut = encoded.truncated and number == len(found) - 1
         begun = text.rstrip("\ufffd").rstrip()
         if text not in readings and not (cut and any(reading.startswith(begun) for reading in readings)):
-            raise DataError(f"answer {number}: the trained tokens read {text!r:.120}, expected {readings[0]!r:.120}")
+            fault = f"the trained tokens read {text!r:.120}, expected {readings[0]!r:.120}"
+            raise DataError(f"answer {number}: {fault}", kind="supervision")
 
 
 def text_tokenizer(tokenizer: Any, segments: Sequence[Segment] = ()) -> TextTokenizer:

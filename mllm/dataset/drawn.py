@@ -6,7 +6,6 @@ Nothing is downloaded; every item is a function of (world_seed, split, epoch, in
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -40,7 +39,8 @@ class DrawnDataset:
         split: any text; two splits never share a picture.
         world_seed: another seed is another world.
         questions: name of a template set, path of a JSON file, one sentence, or a list of sentences.
-        turns: how many questions one conversation asks about its picture.
+        turns: how many questions one conversation asks about its picture; of a template set those are then used that
+            begin with the picture.
     """
 
     placeholders: ClassVar[tuple[str, ...]] = (IMAGE_PLACEHOLDER,)
@@ -60,6 +60,8 @@ class DrawnDataset:
             raise ConfigError(f"{type(self).__name__}: count={count!r}, turns={turns!r}; both must be at least 1")
         self.count, self.split, self.world_seed, self.turns = count, split, world_seed, turns
         self.templates = QuestionTemplates(questions or self.template_set, self.placeholders)
+        if turns > 1:
+            self.templates = self.templates.starting_with(IMAGE_PLACEHOLDER)
 
     def __len__(self) -> int:
         return self.count
@@ -106,7 +108,7 @@ def _conversation(exchanges: Iterable[Exchange]) -> dict[str, Any]:
     points: list[Point] = []
     turns: list[dict[str, Any]] = []
     for number, exchange in enumerate(exchanges):
-        question = exchange.question if number == 0 else _without_image(exchange.question)
+        question = exchange.question if number == 0 else exchange.question.removeprefix(IMAGE_PLACEHOLDER).lstrip()
         asked = {"boxes_seq": _enlist(boxes, exchange.question_boxes), "points_seq": None}
         answered = {
             "boxes_seq": _enlist(boxes, exchange.answer_boxes),
@@ -123,11 +125,6 @@ def _enlist(known: list, groups: list[list]) -> list[list[int]] | None:
         if member not in known:
             known.append(member)
     return [[known.index(member) for member in group] for group in groups] or None
-
-
-def _without_image(question: str) -> str:
-    shorter = re.sub(rf"\s*{IMAGE_PLACEHOLDER}\s*", " ", question).strip()
-    return re.sub(r"\s+([?.,:!])", r"\1", shorter)
 
 
 class DrawnByExpression(DrawnDataset):

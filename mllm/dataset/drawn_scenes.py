@@ -208,6 +208,8 @@ class DrawnConversation(DrawnDataset):
             raise ConfigError("DrawnConversation: 'tasks' is empty, expected configs such as dict(type='DrawnREG')")
         self.count, self.split, self.world_seed, self.keep = count, split, world_seed, keep
         self.tasks = [DATASETS.build(task, count=count, split=split, world_seed=world_seed) for task in tasks]
+        for task in self.tasks:
+            task.templates = task.templates.starting_with(IMAGE_PLACEHOLDER)
 
     def exchanges(self, scene: Scene, rng: random.Random) -> list[Exchange]:
         """All tasks' questions in a new order."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mllm.errors import ConfigError
@@ -33,22 +34,28 @@ def same_source(dataset: Any, index: int, step: int) -> int:
 
 @dataclass
 class Source:
-    """A data set that is no mixture, as a mixture uses it: ``samples`` of its ``rows`` stand in one epoch."""
+    """A data set that is no mixture, as a mixture uses it: ``samples`` of its ``rows`` stand in one epoch.
+
+    ``chosen`` holds the rows that a subset has taken of it, the only ones that any epoch sees; None for all.
+    """
 
     name: str
     dataset: Any
     rows: int
     samples: float
+    chosen: np.ndarray | None = None
 
 
-def sources_of(dataset: Any, samples: float | None = None) -> Iterator[Source]:
+def sources_of(dataset: Any, samples: float | None = None, chosen: np.ndarray | None = None) -> Iterator[Source]:
     """The data sets at the bottom of a mixture with their number of samples in an epoch."""
     samples = len(dataset) if samples is None else samples
     if not isinstance(dataset, Mixture):
-        yield Source(getattr(dataset, "name", type(dataset).__name__), dataset, len(dataset), samples)
+        yield Source(getattr(dataset, "name", type(dataset).__name__), dataset, len(dataset), samples, chosen)
         return
-    for part, count in zip(dataset.datasets, dataset.samples, strict=True):
-        yield from sources_of(part, samples * count / len(dataset))
+    rows = dataset.rows_of_parts(chosen)
+    for part, count, part_rows in zip(dataset.datasets, dataset.samples, rows, strict=True):
+        if part_rows is None or len(part_rows):
+            yield from sources_of(part, samples * count / len(dataset), part_rows)
 
 
 class Mixture:
@@ -73,6 +80,10 @@ class Mixture:
     def same_source(self, index: int, step: int) -> int:
         """The ``step``-th next index that leads into the same data set."""
         raise NotImplementedError
+
+    def rows_of_parts(self, indices: np.ndarray | None) -> list[np.ndarray | None]:
+        """For each data set the rows that ``indices`` (None: all) lead to in any epoch; None for all of them."""
+        return [None] * len(self.datasets)
 
     def __len__(self) -> int:
         return sum(self.samples)
@@ -114,6 +125,15 @@ class ConcatDataset(Mixture):
         part = bisect_right(self.ends, index)
         return part, index - self._first(part), epoch
 
+    def rows_of_parts(self, indices: np.ndarray | None) -> list[np.ndarray | None]:
+        """The indices, shared out among the parts."""
+        if indices is None:
+            return super().rows_of_parts(indices)
+        starts = [0, *self.ends[:-1]]
+        return [
+            indices[(indices >= start) & (indices < end)] - start for start, end in zip(starts, self.ends, strict=True)
+        ]
+
     def same_source(self, index: int, step: int) -> int:
         """Within the part."""
         part, inner, _ = self.locate(index, 0)
@@ -134,6 +154,10 @@ class BlankImages(Mixture):
     def locate(self, index: int, epoch: int) -> tuple[int, int, int]:
         """The same place."""
         return 0, index, epoch
+
+    def rows_of_parts(self, indices: np.ndarray | None) -> list[np.ndarray | None]:
+        """The same rows."""
+        return [indices]
 
     def same_source(self, index: int, step: int) -> int:
         """As the data set says."""

@@ -33,6 +33,13 @@ class QuestionTemplates:
         """One of the sentences."""
         return rng.choice(self.sentences)
 
+    def starting_with(self, placeholder: str) -> QuestionTemplates:
+        """Those of the sentences that begin with ``placeholder``, so that it can be dropped and leave a sentence."""
+        found = [sentence for sentence in self.sentences if sentence.startswith(placeholder)]
+        if not found:
+            raise ConfigError(f"{self.source}: no question begins with {placeholder}; several turns need one that does")
+        return QuestionTemplates(found, self.placeholders)
+
     @staticmethod
     def fill(template: str, **values: str) -> str:
         """Put ``values`` in the place of ``<name>``; braces and percent signs in them mean nothing."""

@@ -59,12 +59,16 @@ class ReferFolder:
         """The ids of the images in the splits."""
         return {ref["image_id"] for ref in load_plain_pickle(self.refs) if ref["split"] in self.wanted}
 
+    def image_name(self, image_id: int) -> str:
+        """The file name of an image."""
+        return f"{image_id}.jpg" if self.name == "refclef" else f"COCO_train2014_{image_id:012d}.jpg"
+
     def _sentences(self, ref: Row, boxes: dict[int, list[float]]) -> list[dict[str, Any]]:
         if ref["ann_id"] not in boxes:
             raise DataError(f"{ref.place}: ann_id {ref['ann_id']!r} of ref {ref['ref_id']} is not in instances.json")
         number = ref["image_id"]
         shared = {
-            "img_path": f"{number}.jpg" if self.name == "refclef" else f"COCO_train2014_{number:012d}.jpg",
+            "img_path": self.image_name(number),
             "bbox": xywh_to_xyxy(boxes[ref["ann_id"]]),
             "dataset_name": self.name,
             "ref_id": ref["ref_id"],

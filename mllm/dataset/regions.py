@@ -59,7 +59,8 @@ class RegionDataset(RowDataset):
             return tuple(box)
         clipped = clip_box(box, image_size)
         if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-            raise DataError(f"bbox {list(box)} lies outside the {image_size[0]}x{image_size[1]} image")
+            fault = f"bbox {list(box)} lies outside the {image_size[0]}x{image_size[1]} image"
+            raise DataError(fault, kind="outside the image")
         return clipped
 
     def meta(self, row: Row) -> dict[str, Any]:

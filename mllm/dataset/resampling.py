@@ -112,6 +112,10 @@ class SubsetDataset(Mixture):
         """The chosen row."""
         return 0, int(self.rows[index]), epoch
 
+    def rows_of_parts(self, indices: np.ndarray | None) -> list[np.ndarray | None]:
+        """The chosen rows."""
+        return [self.rows if indices is None else self.rows[indices]]
+
     def same_source(self, index: int, step: int) -> int:
         """The next chosen row."""
         return (index + step) % len(self)
@@ -206,6 +210,10 @@ class ConcatDatasetWithShuffle(ConcatDataset):
             ]
         )
         self.seed = seed
+
+    def rows_of_parts(self, indices: np.ndarray | None) -> list[np.ndarray | None]:
+        """All: any index leads to any row in some epoch."""
+        return [None] * len(self.datasets)
 
     def locate(self, index: int, epoch: int) -> tuple[int, int, int]:
         """Where the epoch's shuffle leads."""

@@ -72,7 +72,7 @@ class ScienceQA(RowDataset):
 
     def build(self, row: Row, rng: random.Random) -> dict[str, Any]:
         """One problem."""
-        letter = _letter(row)
+        letter = answer_letter(row)
         turns = exchange(problem_prompt(row, self.instruction), answer_text(row, letter, self.answer))
         item: dict[str, Any] = {
             "conversations": turns,
@@ -158,6 +158,14 @@ def problem_prompt(problem: Mapping[str, Any], instruction: str = "") -> str:
     return "\n".join([*lines, instruction] if instruction else lines)
 
 
+def answer_letter(row: Row) -> str:
+    """The letter of the right choice; DataError where ``answer`` is not the position of one."""
+    answer, options = row["answer"], row["choices"]
+    if not isinstance(answer, int) or not 0 <= answer < len(options) <= len(LETTERS):
+        raise DataError(f"{row.place}: answer {answer!r} is not one of {len(options)} choices (at most {len(LETTERS)})")
+    return LETTERS[answer]
+
+
 def answer_text(problem: Mapping[str, Any], letter: str, style: str) -> str:
     """The answer in one of ``ANSWERS``."""
     if style == "letter":
@@ -210,13 +218,6 @@ def choices_of(question: str) -> list[str]:
 
 def _context(has_text: bool, has_image: bool) -> list[str]:
     return [name for name, there in (("TXT", has_text), ("IMG", has_image)) if there] or ["NO"]
-
-
-def _letter(row: Row) -> str:
-    answer, options = row["answer"], row["choices"]
-    if not isinstance(answer, int) or not 0 <= answer < len(options) <= len(LETTERS):
-        raise DataError(f"{row.place}: answer {answer!r} is not one of {len(options)} choices (at most {len(LETTERS)})")
-    return LETTERS[answer]
 
 
 def _letter_of(reply: str) -> str | None:

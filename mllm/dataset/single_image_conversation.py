@@ -101,7 +101,7 @@ class SingleImageConvDataset:
         for index in range(min(count, len(self))):
             try:
                 item = self.item(index)
-                _mention_image(item, self.name)
+                mention_image(item, self.name)
                 views = self._views(item, random.Random(0))
                 turns = turns_with_coordinates(item, [view.frame for view in views], self.processor.formatter)
             except DataError:
@@ -116,7 +116,7 @@ class SingleImageConvDataset:
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """The sample of ``index``; DataError that names data set and index if it cannot be made or trains nothing."""
         item = self.item(index, epoch)
-        notes = _mention_image(item, f"{self.name}[{index}]")
+        notes = mention_image(item, f"{self.name}[{index}]")
         rng = random.Random(f"{self.seed}-{epoch}-{index}-transforms")
         views = self._views(item, rng)
         turns = turns_with_coordinates(item, [view.frame for view in views], self.processor.formatter)
@@ -208,7 +208,8 @@ def _fill(turn: Turn, item: Item, frames: list[Frame], formatter: Any) -> str:
     return "".join(pieces)
 
 
-def _mention_image(item: Item, where: str) -> list[tuple[str, str]]:
+def mention_image(item: Item, where: str) -> list[tuple[str, str]]:
+    """Put the one image that no turn mentions in front of the first question; a note that names ``where`` if so."""
     mentioned = any(IMAGE_PLACEHOLDER in turn.text for turn in item.conversations if turn.role == "human")
     if mentioned or not item.images:
         return []

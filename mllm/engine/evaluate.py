@@ -74,7 +74,8 @@ class EvaluationSet:
         write_scores(folder / f"{prefix}_scores.jsonl", list(rows.values()))
 
     def _image_of(self, index: int) -> Any:
-        return self.dataset.item(index).images[0]
+        images = self.dataset.item(index).images
+        return images[0] if images else None
 
 
 def _joined(evaluations: Sequence[Evaluation]) -> dict[str, float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mllm.structures import Record
+
+Table = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -20,35 +22,48 @@ class Failure:
 
 @dataclass
 class Evaluation:
-    """The outcome over a set of records: metrics, their intervals, each record's score row, failures by reason."""
+    """The outcome over a set of records: metrics, their intervals, each record's score row, failures by reason.
+
+    ``tables`` holds a table for each dimension that the evaluator groups by: category → metrics and ``samples``.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     scores: list[dict[str, Any]]
     failures: Counter[str] = field(default_factory=Counter)
     signature: str = ""
+    tables: dict[str, Table] = field(default_factory=dict)
 
 
 class Evaluator:
     """Base of what EVALUATORS holds. ``metrics`` are declared; the first selects the best checkpoint.
 
+    ``dimensions`` are the fields of ``record.meta`` that scores are broken down by, a table each.
     ``formatter`` is set by the run (what the model's text speaks); an evaluator of plain text ignores it.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[tuple[str, ...]] = ("category",)
     formatter: Any = None
 
     def parse(self, record: Record) -> Any:
         """The value in ``record.pred``, or a ``Failure`` with its reason."""
         raise NotImplementedError
 
-    def statistics(self, value: Any, record: Record) -> dict[str, float]:
-        """Numbers of one record, sufficient for every metric; ``value`` may be a ``Failure``, which scores 0."""
+    def statistics(self, value: Any, record: Record) -> dict[str, Any]:
+        """Numbers of one record, sufficient for every metric; ``value`` may be a ``Failure``, which scores 0.
+
+        Where ``reduce`` needs to know a record's group, its name may stand among them.
+        """
         raise NotImplementedError
 
-    def reduce(self, statistics: Sequence[dict[str, float]]) -> dict[str, float]:
+    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The metrics over ``statistics``: their means. Corpus metrics override this."""
         return {name: sum(row[name] for row in statistics) / max(len(statistics), 1) for name in self.metrics}
+
+    def categories(self, record: Record) -> Mapping[str, str | Sequence[str]]:
+        """The record's category in each dimension, a list where it counts in several; by default from its ``meta``."""
+        return {name: record.meta[name] for name in self.dimensions if record.meta.get(name) is not None}
 
     def signature(self) -> str:
         """What one must know to compare a number: protocol and options."""
@@ -71,14 +86,31 @@ class Evaluator:
         share = metrics["failure_rate"]
         signature = f"{self.signature()}|n={len(rows)}|fail={100 * share:.1f}%"
         intervals = bootstrap(self, rows, [_cluster(record) for record in records], resamples, seed)
-        return Evaluation(metrics, intervals, scores, failures, signature)
+        return Evaluation(metrics, intervals, scores, failures, signature, category_tables(self, rows, records))
+
+
+def category_tables(
+    evaluator: Evaluator, rows: Sequence[dict[str, Any]], records: Sequence[Record]
+) -> dict[str, Table]:
+    """What ``evaluator.reduce`` gives over the rows of each category, by dimension, with their number ``samples``."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row, record in zip(rows, records, strict=True):
+        for dimension, names in evaluator.categories(record).items():
+            for name in names if isinstance(names, (list, tuple)) else [names]:
+                groups.setdefault(dimension, {}).setdefault(str(name), []).append(row)
+    return {
+        dimension: {
+            name: {**evaluator.reduce(members), "samples": len(members)} for name, members in sorted(found.items())
+        }
+        for dimension, found in groups.items()
+    }
 
 
 def bootstrap(
-    evaluator: Evaluator, rows: Sequence[dict[str, float]], clusters: Sequence[str], resamples: int, seed: int
+    evaluator: Evaluator, rows: Sequence[dict[str, Any]], clusters: Sequence[str], resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """The 2.5 and 97.5 % points of each metric over ``resamples`` draws of whole clusters with replacement."""
-    groups: dict[str, list[dict[str, float]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row, cluster in zip(rows, clusters, strict=True):
         groups.setdefault(cluster, []).append(row)
     members, rng = list(groups.values()), random.Random(seed)

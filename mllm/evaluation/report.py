@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,18 +12,13 @@ from PIL import Image
 
 from mllm.evaluation.base import Evaluation
 from mllm.evaluation.curves import curve_svg
+from mllm.evaluation.page import data_url, html_page
 from mllm.structures import Record
 from mllm.utils.files import atomic_write
 
 STYLE = """
-:root{--ink:#1c2330;--soft:#667085;--line:#e4e7ec;--truth:#12855a;--pred:#d92d20;--card:#fff;--page:#f7f8fa}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1160px;
-padding:28px 24px}h1{font-size:24px;margin:0 0 2px}h2{font-size:18px;margin:32px 0 10px}
-p,.soft{color:var(--soft);margin:0 0 10px}table{border-collapse:collapse;background:var(--card);width:100%}
-th,td{padding:7px 12px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:220px}th{color:var(--soft);font-weight:600}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:14px}
-.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px;overflow-wrap:anywhere}
+.card{overflow-wrap:anywhere}
 .card svg{width:100%;height:auto;max-height:260px;display:block;margin-bottom:6px}.card small{color:var(--soft)}
 .truth{color:var(--truth)}.pred{color:var(--pred)}code{font-size:13px}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:14px}
@@ -35,24 +28,24 @@ th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:a
 
 @dataclass
 class Section:
-    """One evaluated set: its name, outcome and records; ``image_of`` opens the picture of an index for the gallery."""
+    """One evaluated set: its name, outcome and records.
+
+    ``image_of`` opens the picture of an index for the gallery, None for one of text alone.
+    """
 
     name: str
     evaluation: Evaluation
     records: Sequence[Record]
-    image_of: Callable[[int], Image.Image] | None = None
+    image_of: Callable[[int], Image.Image | None] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section], log_history: Sequence[Mapping[str, Any]]) -> None:
     """Write the page; the last section with pictures gives the gallery."""
-    parts = [f"<h1>{escape(title)}</h1>", _score_table(sections), _curves(log_history)]
+    parts = [f"<h1>{escape(title)}</h1>", _score_table(sections), *map(_category_tables, sections)]
+    parts.append(_curves(log_history))
     parts += [_gallery(section) for section in sections if section.image_of is not None]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-    atomic_write(path, page)
+    atomic_write(path, html_page(title, "".join(parts), style=STYLE))
 
 
 def _score_table(sections: Sequence[Section]) -> str:
@@ -65,6 +58,26 @@ def _score_table(sections: Sequence[Section]) -> str:
         rows.append(f"<tr><td><b>{escape(section.name)}</b><br><small class=soft>{signature}</small></td>{cells}</tr>")
     note = "<p>Small numbers: 95 % bootstrap interval, resampled by image.</p>"
     return f"<h2>Scores</h2>{note}<table><tr><th>set</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _category_tables(section: Section) -> str:
+    parts = []
+    for dimension, table in section.evaluation.tables.items():
+        names = list(dict.fromkeys(name for row in table.values() for name in row))
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        rows = "".join(
+            f"<tr><td>{escape(category)}</td>{''.join(f'<td>{_number(row.get(name))}</td>' for name in names)}</tr>"
+            for category, row in table.items()
+        )
+        title = escape(f"{section.name} by {dimension.replace('_', ' ')}")
+        parts.append(f"<h2>{title}</h2><table><tr><th></th>{head}</tr>{rows}</table>")
+    return "".join(parts)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _cell(evaluation: Evaluation, name: str) -> str:
@@ -106,12 +119,13 @@ def _gallery(section: Section, each: int = 8) -> str:
     return "".join(parts)
 
 
-def _card(record: Record, row: Mapping[str, Any], key: str | None, image_of: Callable[[int], Image.Image]) -> str:
+def _card(
+    record: Record, row: Mapping[str, Any], key: str | None, image_of: Callable[[int], Image.Image | None]
+) -> str:
     value = row.get("value")
     predicted = [value] if isinstance(value, (list, tuple)) and len(value) == 4 else []
-    picture = (
-        boxes_svg(image_of(record.index), record.truth.get("boxes") or [], predicted) if not record.failure else ""
-    )
+    image = None if record.failure else image_of(record.index)
+    picture = "" if image is None else boxes_svg(image, record.truth.get("boxes") or [], predicted)
     score = f"IoU {row[key]:.3f}" if key else ""
     reason = f" · {escape(str(row['failure']))}" if "failure" in row else ""
     return (
@@ -133,14 +147,6 @@ def boxes_svg(image: Image.Image, truth: Sequence[Any], predicted: Sequence[Any]
                 f'fill="none" stroke="{colour}" stroke-width="{stroke:.2f}" stroke-dasharray="{dash}"/>'
             )
     return (
-        f'<svg viewBox="0 0 {width} {height}"><image width="{width}" height="{height}" href="{_data_url(image)}"/>'
+        f'<svg viewBox="0 0 {width} {height}"><image width="{width}" height="{height}" href="{data_url(image)}"/>'
         f"{''.join(rectangles)}</svg>"
     )
-
-
-def _data_url(image: Image.Image, longest: int = 480) -> str:
-    shown = image.convert("RGB")
-    shown.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    shown.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -65,6 +65,10 @@ class Formatter:
         """All groups of points in ``text``, in order; boxes and other text are passed over."""
         return self._parse(text, "points")
 
+    def find(self, text: str) -> list[Group]:
+        """Every stretch of ``text`` with coordinates, in order, the unreadable ones included."""
+        return list(self._scan(text))
+
     def strip(self, text: str) -> str:
         """``text`` without its coordinates, the unreadable ones included, and without the spaces they leave."""
         kept, position = "", 0

@@ -62,18 +62,24 @@ class Processor:
 
         With ``generation`` the text ends where the model has to speak. DataError where the length limit cuts an image.
         """
-        segments = self.template.render(turns, generation=generation)
-        # A prompt is never cut: it would lose its end, which asks for the answer.
-        encoded = self._encoded(segments, len(images), None if generation else self.max_length)
+        encoded = self.encode_text(turns, len(images), generation=generation)
         features: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels}
         features["pixel_values"] = torch.stack([self.pixels(image) for image in images]) if images else None
         features["truncated"], features["answer_tokens"] = encoded.truncated, encoded.answer_tokens
         return features
 
-    def check_supervision(self, turns: Sequence[Turn], images: Sequence[Image.Image]) -> None:
-        """DataError unless what would be trained of this conversation decodes to its answers and their end marks."""
+    def encode_text(self, turns: Sequence[Turn], images: int, *, generation: bool) -> Encoded:
+        """Ids and labels of ``encode``, with the places of that many ``images``; no pixel is looked at."""
+        segments = self.template.render(turns, generation=generation)
+        # A prompt is never cut: it would lose its end, which asks for the answer.
+        return self._encoded(segments, images, None if generation else self.max_length)
+
+    def check_supervision(self, turns: Sequence[Turn], images: Sequence[Image.Image]) -> Encoded:
+        """What training would see of the text; DataError unless its trained ids decode to the answers and end marks."""
         segments = self.template.render(turns, generation=False)
-        check_supervision(segments, self._encoded(segments, len(images), self.max_length), self.tokenizer)
+        encoded = self._encoded(segments, len(images), self.max_length)
+        check_supervision(segments, encoded, self.tokenizer)
+        return encoded
 
     def _encoded(self, segments: Sequence[Any], images: int, max_length: int | None) -> Encoded:
         return encode(
@@ -91,10 +97,16 @@ class Processor:
             width, height = image.size
             raise DataError(
                 f"the canvas is {width}x{height} but the vision tower takes {size[0]}x{size[1]}: "
-                f"end conversation.transforms with dict(type='Resize', size={size[0]})"
+                f"end conversation.transforms with dict(type='Resize', size={size[0]})",
+                kind="canvas",
             )
         pixels = (np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 - self._mean) / self._std
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def picture(self, pixels: torch.Tensor) -> Image.Image:
+        """The image that ``pixels`` was made of, as the model sees it: the inverse of ``pixels``."""
+        values = (pixels.numpy().transpose(1, 2, 0) * self._std + self._mean) * 255.0
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
     def collate(self, samples: Sequence[Mapping[str, Any]], *, layout: str = "right") -> dict[str, torch.Tensor]:
         """Pad to the longest sample: ids, mask and ``labels`` (B, T); ``pixel_values`` (images, 3, H, W).

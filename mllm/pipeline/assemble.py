@@ -15,16 +15,21 @@ from mllm.registry import DATASETS, EVALUATORS
 
 
 def train_dataset(cfg: Mapping[str, Any], processor: Any, seed: int) -> SingleImageConvDataset:
-    """``data_args.train`` as samples with labels."""
+    """``data_args.train`` as samples with labels, the first of them checked."""
+    samples = train_samples(cfg, processor, seed)
+    samples.check()
+    return samples
+
+
+def train_samples(cfg: Mapping[str, Any], processor: Any, seed: int) -> SingleImageConvDataset:
+    """``data_args.train`` as samples with labels; no row is read."""
     if cfg.get("train") is None:
         raise ConfigError("data_args.train is not set but do_train is; give it a dict(type=…)")
     on_error = cfg.get("on_error", "raise")
     if on_error not in ("raise", "replace"):
         raise ConfigError(f"data_args.on_error={on_error!r}; known: raise, replace")
     dataset = DATASETS.build(cfg["train"])
-    samples = SingleImageConvDataset(dataset, processor, mode="train", seed=seed, on_error=on_error, name="train")
-    samples.check()
-    return samples
+    return SingleImageConvDataset(dataset, processor, mode="train", seed=seed, on_error=on_error, name="train")
 
 
 def evaluation_set(name: str, cfg: Mapping[str, Any] | None, processor: Any, key: str) -> EvaluationSet:

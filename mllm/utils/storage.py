@@ -8,6 +8,11 @@ import posixpath
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal
 
 from PIL import Image
@@ -17,11 +22,40 @@ from mllm.errors import ConfigError, DataError
 # Below Pillow's own warning limit (89,478,485): what Pillow would warn of is an error here first.
 MAX_IMAGE_PIXELS = 80_000_000
 _EXIF_ORIENTATION = 0x0112
+_PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _REMOTE = re.compile(r"^(?:[\w.-]+:)?(?:s3|petrel)://")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An image as it was given out within ``header_only``: where it lies, Pillow's name of its format, its content."""
+
+    image: Image.Image
+    where: str
+    format: str
+    digest: bytes
+
+
+_header_only: ContextVar[tuple[list[OpenedImage], bool] | None] = ContextVar("header_only", default=None)
+
+
+@contextmanager
+def header_only(*, decode: bool = False) -> Iterator[list[OpenedImage]]:
+    """In its body images are opened without decoding them, and the list tells which ones were.
+
+    Their pixels are there all the same for who asks. Decoded at once, and judged as ever, are those that are no RGB
+    JPEG or PNG, that EXIF data turn, or that lack the end mark of a complete file; with ``decode`` all of them.
+    """
+    opened: list[OpenedImage] = []
+    token = _header_only.set((opened, decode))
+    try:
+        yield opened
+    finally:
+        _header_only.reset(token)
 
 
 def data_root() -> str:
@@ -64,7 +98,8 @@ def inside(root: PathLike, path: PathLike) -> str:
     joined = path if is_remote(path) or os.path.isabs(path) else join(root, path)
     normal, base = _normal(joined), _normal(root)
     if "\0" in joined or not (normal == base or normal.startswith(base.rstrip("/") + "/")):
-        raise DataError(f"{path!r} leads out of its folder {root!r}; expected a path below it")
+        fault = f"{path!r} leads out of its folder {root!r}; expected a path below it"
+        raise DataError(fault, kind="path outside its folder")
     return joined
 
 
@@ -90,7 +125,7 @@ def read_bytes(path: PathLike) -> bytes:
         with open(path, "rb") as stream:
             return stream.read()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {_reason(error)}") from error
+        raise DataError(f"{path}: {_reason(error)}", kind="missing file") from error
 
 
 def read_text(path: PathLike) -> str:
@@ -140,26 +175,54 @@ def decode_image(
     if exif not in ("error", "apply", "ignore"):
         raise ConfigError(f"exif={exif!r}: expected 'error', 'apply' or 'ignore'")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return _decoded(image, where, exif, max_pixels)
+        image = Image.open(io.BytesIO(content))
+        turned = _check_header(image, content, where, exif, max_pixels)
+        watched = _header_only.get()
+        if watched is None:
+            return _decoded(image, exif)
+        opened, decode = watched
+        given = _decoded(image, exif) if decode or turned or not _is_complete_rgb(image, content) else image
+        opened.append(OpenedImage(given, where, str(image.format), blake2b(content, digest_size=16).digest()))
+        return given
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: image is too large: {error}") from error
+        raise DataError(f"{where}: image is too large: {error}", kind="huge image") from error
     except _BROKEN_IMAGE as error:
         kind = "empty file" if not content else "not an image, or truncated"
         detail = "" if "BytesIO" in str(error) else f" ({error})"
-        raise DataError(f"{where}: {kind}{detail}") from error
+        raise DataError(f"{where}: {kind}{detail}", kind="broken image") from error
 
 
-def _decoded(image: Image.Image, where: str, exif: str, max_pixels: int) -> Image.Image:
+def _check_header(image: Image.Image, content: bytes, where: str, exif: str, max_pixels: int) -> bool:
+    """Whether EXIF data turn the image; DataError if it is too large, or turned and nobody has decided."""
     width, height = image.size
     if width * height > max_pixels:
-        raise DataError(f"{where}: image is too large: {width}x{height} has more than {max_pixels} pixels")
-    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    if orientation not in (0, 1) and exif == "error":
+        fault = f"image is too large: {width}x{height} has more than {max_pixels} pixels"
+        raise DataError(f"{where}: {fault}", kind="huge image")
+    orientation = _orientation(image, content)
+    if orientation in (0, 1):
+        return False
+    if exif == "error":
         raise DataError(
             f"{where}: EXIF orientation {orientation}: the stored pixels are turned; say whether the annotations hold "
-            "for the turned image (exif='apply') or for the stored one (exif='ignore')"
+            "for the turned image (exif='apply') or for the stored one (exif='ignore')",
+            kind="turned image",
         )
+    return True
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    # Pillow decodes a PNG to look for EXIF data behind its pixels (seen in 12.3): most have none at all.
+    if image.format == "PNG" and not any(mark in content for mark in _PNG_EXIF_MARKS):
+        return 1
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
+
+
+def _is_complete_rgb(image: Image.Image, content: bytes) -> bool:
+    ends = {"JPEG": content.endswith(b"\xff\xd9"), "PNG": content[-8:-4] == b"IEND"}
+    return image.mode == "RGB" and ends.get(str(image.format), False)
+
+
+def _decoded(image: Image.Image, exif: str) -> Image.Image:
     image.load()
     if exif == "apply":
         from PIL import ImageOps

@@ -9,26 +9,50 @@ from mllm.registry import EVALUATORS
 from mllm.structures import Frame, Record
 
 FRAME = Frame((200, 100), (200, 200), (0.0, 50.0))
+YES_NO, LETTERS = ("yes", "no"), "ABC"
 
 
-def _record(index, perfect):
+def _box(index):
+    """A box as the answer, which is the caption and the ten human answers as well."""
     box = [20 + index, 10, 120 + index, 90]
     answer = PlainFormatter(decimals=6).format_boxes([FRAME.normalize(box)])
-    return Record(
-        index, str(index), answer if perfect else "", answer, {"boxes": [box], "references": [answer]}, [FRAME]
-    )
+    return answer, {"boxes": [box], "references": [answer], "answers": [answer] * 10}
+
+
+# What an evaluator needs whose answers are none of these: index → (answer, truth).
+EXAMPLES = {
+    "POPEEvaluator": lambda index: (YES_NO[index % 2], {"answers": [YES_NO[index % 2]]}),
+    "ScienceQAEvaluator": lambda index: (LETTERS[index % 3], {"answer": LETTERS[index % 3], "choices": list("xyz")}),
+}
 
 
 @pytest.fixture(params=EVALUATORS.names())
-def evaluator(request):
-    one = EVALUATORS.build({"type": request.param})
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def evaluator(name):
+    one = EVALUATORS.build({"type": name})
     one.formatter = PlainFormatter(decimals=6)
     return one
 
 
-def test_perfect_predictions_score_one_and_empty_ones_zero(evaluator):
-    perfect = evaluator.evaluate([_record(index, True) for index in range(6)])
-    empty = evaluator.evaluate([_record(index, False) for index in range(6)])
+@pytest.fixture
+def record_of(name):
+    """(index, whether the prediction is perfect or empty) → the record, in one of two categories."""
+
+    def build(index, perfect):
+        answer, truth = EXAMPLES.get(name, _box)(index)
+        meta = {"category": "first" if index < 3 else "second"}
+        return Record(index, str(index), answer if perfect else "", answer, truth, [FRAME], meta)
+
+    return build
+
+
+def test_perfect_predictions_score_one_and_empty_ones_zero(evaluator, record_of):
+    perfect = evaluator.evaluate([record_of(index, True) for index in range(6)])
+    empty = evaluator.evaluate([record_of(index, False) for index in range(6)])
     for metric in evaluator.metrics:
         assert perfect.metrics[metric] == pytest.approx(1, abs=1e-4)
         assert empty.metrics[metric] == 0
@@ -36,21 +60,32 @@ def test_perfect_predictions_score_one_and_empty_ones_zero(evaluator):
     assert empty.metrics["failure_rate"] == 1
 
 
-def test_order_does_not_matter(evaluator):
-    records = [_record(index, index % 3 > 0) for index in range(12)]
+def test_order_does_not_matter(evaluator, record_of):
+    records = [record_of(index, index % 3 > 0) for index in range(12)]
     mixed = random.Random(0).sample(records, len(records))
     assert evaluator.evaluate(records).metrics == pytest.approx(evaluator.evaluate(mixed).metrics)
 
 
-def test_metrics_are_declared_and_the_number_is_signed(evaluator):
-    result = evaluator.evaluate([_record(0, True), _record(1, False)])
+def test_a_table_holds_what_its_category_alone_would_score(evaluator, record_of):
+    records = [record_of(index, index % 2 > 0) for index in range(6)]
+    tables = evaluator.evaluate(records).tables
+    for part in (records[:3], records[3:]):
+        alone = evaluator.evaluate(part)
+        for dimension, table in alone.tables.items():
+            for category, row in table.items():
+                if row["samples"] == tables[dimension][category]["samples"]:
+                    assert row == pytest.approx(tables[dimension][category])
+
+
+def test_metrics_are_declared_and_the_number_is_signed(evaluator, record_of):
+    result = evaluator.evaluate([record_of(0, True), record_of(1, False)])
     assert set(evaluator.metrics) <= set(result.metrics)
     assert "n=2" in result.signature
     assert "fail=50.0%" in result.signature
 
 
-def test_statistics_can_be_stored_as_json(evaluator):
+def test_statistics_can_be_stored_as_json(evaluator, record_of):
     import json
 
-    result = evaluator.evaluate([_record(0, True), _record(1, False)])
+    result = evaluator.evaluate([record_of(0, True), record_of(1, False)])
     assert [json.loads(json.dumps(row))["index"] for row in result.scores] == [0, 1]

@@ -192,6 +192,19 @@ def test_turns_are_drawn_apart_and_show_the_picture_once():
     assert 12 < again < 48
 
 
+def test_later_questions_are_whole_sentences():
+    sentences = {sentence.removeprefix("<image> ") for sentence in DrawnREC(1).templates.sentences}
+    for index in range(60):
+        item = DrawnREC(60, turns=3)[index]
+        for turn, truth in zip(item["conversations"][2::2], [None, item["truth"]], strict=True):
+            if truth:
+                assert turn["value"].replace(truth["expression"], "<expr>") in sentences
+            assert "In," not in turn["value"]
+            assert not turn["value"].endswith(":")
+    with pytest.raises(ConfigError, match="no question begins with <image>"):
+        DrawnREC(3, turns=2, questions=["Where is <expr> in <image>?"])
+
+
 def test_an_answer_may_repeat_the_expression():
     plain, echo = DrawnPointing(5), DrawnPointing(5, answer="<expr> <points>")
     for index in range(5):

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ PLACEHOLDERS = {
     "grounded_caption": ("<objs>", "<image>"),
     "detection": ("<category>", "<image>"),
     "vqa": ("<question>", "<image>"),
+    "vqa_cot": ("<question>", "<image>"),
+    "vqa_gcot": ("<question>", "<image>"),
     "caption": ("<image>",),
     "flickr30k": ("<image>",),
 }
@@ -25,8 +29,37 @@ def test_shipped_sets_have_20_to_50_sentences_with_each_placeholder_once(name):
     assert 20 <= len(QuestionTemplates(name, PLACEHOLDERS[name])) <= 50
 
 
-def test_every_set_that_this_page_knows_ships():
-    assert set(PLACEHOLDERS) <= set(shipped_sets())
+def test_every_set_that_ships_is_known_to_this_page():
+    assert set(PLACEHOLDERS) == set(shipped_sets())
+
+
+@pytest.mark.parametrize("name", sorted(PLACEHOLDERS))
+def test_no_sentence_of_a_shipped_set_repeats_another_but_for_case_blanks_and_punctuation(name):
+    sentences = QuestionTemplates(name, PLACEHOLDERS[name]).sentences
+    bare = [re.sub(r"[^a-z<>]", "", sentence.lower()) for sentence in sentences]
+    assert [sentence for sentence, one in zip(sentences, bare, strict=True) if bare.count(one) > 1] == []
+
+
+@pytest.mark.parametrize("name", sorted(PLACEHOLDERS))
+def test_sentences_of_a_shipped_set_are_tidy_and_hold_no_other_placeholder(name):
+    for sentence in QuestionTemplates(name, PLACEHOLDERS[name]).sentences:
+        assert sentence == " ".join(sentence.split())
+        assert sorted(re.findall("<[^>]*>", sentence)) == sorted(PLACEHOLDERS[name])
+
+
+@pytest.mark.parametrize("name", sorted(PLACEHOLDERS))
+def test_the_image_stands_first_and_elsewhere(name):
+    sentences = QuestionTemplates(name, PLACEHOLDERS[name]).sentences
+    first = [sentence.startswith("<image>") for sentence in sentences]
+    assert any(first)
+    assert not all(first)
+
+
+def test_the_readme_lists_every_shipped_set_with_its_length():
+    readme = (Path(__file__).parents[2] / "mllm" / "dataset" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`<\w+>` ?)+) \|.*\| (\d+) \|$", readme, flags=re.M)
+    listed = {name: (tuple(re.findall("<.*?>", placeholders)), int(count)) for name, placeholders, count in rows}
+    assert listed == {name: (one, len(QuestionTemplates(name, one))) for name, one in PLACEHOLDERS.items()}
 
 
 def test_a_sentence_a_list_and_a_file_are_taken(tmp_path):

@@ -44,3 +44,30 @@ def test_the_order_of_records_changes_nothing():
     evaluator = EVALUATORS.build({"type": "ExactMatchEvaluator"})
     mixed = random.Random(1).sample(records, len(records))
     assert evaluator.evaluate(records).metrics == pytest.approx(evaluator.evaluate(mixed).metrics)
+
+
+class _Share(_Mean):
+    dimensions = ("kind", "size")
+
+    def parse(self, record):
+        return record.pred
+
+    def statistics(self, value, record):
+        return {"mean": float(value == "right")}
+
+
+def test_tables_reduce_each_category_and_count_a_record_in_all_of_its_own():
+    # kind: a has 1 of 2, b 1 of 2; record 1 counts in both. Record 2 has no size, record 0 none that is known.
+    records = [
+        Record(0, "0", "right", meta={"kind": "a", "size": None}),
+        Record(1, "1", "wrong", meta={"kind": ["a", "b"], "size": 3}),
+        Record(2, "2", "right", meta={"kind": "b", "other": "x"}),
+    ]
+    assert _Share().evaluate(records).tables == {
+        "kind": {"a": {"mean": 0.5, "samples": 2}, "b": {"mean": 0.5, "samples": 2}},
+        "size": {"3": {"mean": 0.0, "samples": 1}},
+    }
+
+
+def test_records_without_categories_have_no_tables():
+    assert _Share().evaluate([Record(0, "0", "right", meta={"category": "a"})]).tables == {}

@@ -29,3 +29,19 @@ def test_boxes_are_drawn_in_the_originals_pixels():
     svg = boxes_svg(Image.new("RGB", (640, 480)), [[10, 20, 110, 220]], [])
     assert 'viewBox="0 0 640 480"' in svg
     assert '<rect x="10.00" y="20.00" width="100.00" height="200.00"' in svg
+
+
+def test_questions_without_a_picture_are_listed_and_categories_have_tables(tmp_path):
+    records = [
+        Record(i, str(i), pred, "B", {"answer": "B", "choices": ["x", "y"]}, meta={"subject": subject})
+        for i, (pred, subject) in enumerate([("B", "<NAT>"), ("A", "<NAT>"), ("B", "LAN")])
+    ]
+    evaluation = EVALUATORS.build({"type": "ScienceQAEvaluator"}).evaluate(records)
+    path = tmp_path / "report.html"
+    write_report(path, "a run", [Section("test", evaluation, records, lambda index: None)], [])
+    page = path.read_text()
+    assert "test by subject" in page
+    assert (
+        "<tr><td>&lt;NAT&gt;</td><td>0.5000</td><td>2</td></tr><tr><td>LAN</td><td>1.0000</td><td>1</td></tr>" in page
+    )
+    assert "<svg" not in page

@@ -165,7 +165,7 @@ CASES = {
                 "train": {**d.rows({"img_path": "a.png", "expression": 7, "bbox": [1, 2, 3, 4]}), "type": "RECJsonl"}
             }
         ),
-        "rows.jsonl:1: not a row as RECJsonl reads it.*strip",
+        "rows.jsonl:1: field .expression. must be text",
     ),
     "missing field": (lambda d: d.train_on({"image": "a.png"}), "rows.jsonl:1.*'conversations' must be a list"),
     "misspelt field": (

@@ -186,3 +186,85 @@ def test_objects_are_read_with_the_settings_of_their_cluster(bucket):
         storage.read_bytes("s3://b/forbidden")
     with pytest.raises(ConfigError, match="no section 'other'; it has main"):
         storage.read_bytes("other:s3://b/a.png")
+
+
+def _undecoded(image):
+    return getattr(image, "tile", None) not in (None, [])
+
+
+def test_header_only_gives_undecoded_images_whose_pixels_are_there_for_who_asks(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(size=(40, 30), color=(1, 2, 3)))
+    (tmp_path / "b.jpg").write_bytes(jpeg())
+    with storage.header_only() as opened:
+        images = [open_image(name, root=tmp_path) for name in ("a.png", "b.jpg")]
+        assert all(map(_undecoded, images))
+    assert [image.size for image in images] == [(40, 30), (16, 8)]
+    assert images[0].getpixel((5, 5)) == (1, 2, 3)
+    assert [(one.where, one.format) for one in opened] == [
+        (str(tmp_path / "a.png"), "PNG"),
+        (str(tmp_path / "b.jpg"), "JPEG"),
+    ]
+    assert opened[0].image is images[0]
+    assert opened[0].digest != opened[1].digest
+    assert not _undecoded(open_image(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (jpeg()[:-200], "truncated"),
+        (png(size=(64, 64), color=(1, 2, 3))[:-12], None),  # all pixels are there, only the end mark is not
+        (png(size=(64, 64), color=(1, 2, 3))[:-40], "truncated"),
+        (jpeg(orientation=6), "EXIF orientation 6"),
+        (b"", "empty file"),
+    ],
+)
+def test_header_only_judges_as_a_run_does(tmp_path, content, message):
+    (tmp_path / "a.png").write_bytes(content)
+
+    def opens():
+        try:
+            open_image(tmp_path / "a.png")
+        except DataError as error:
+            return str(error)
+        return None
+
+    expected = opens()
+    assert (expected is None) if message is None else message in expected
+    with storage.header_only():
+        assert opens() == expected
+
+
+def test_header_only_finds_exif_data_behind_the_pixels_of_a_png(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = png(exif=exif)
+    # The chunk moved behind the pixels, where the format allows it, too.
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    iend = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:start] + content[end:iend] + content[start:end] + content[iend:])
+    with storage.header_only(), pytest.raises(DataError, match="EXIF orientation 6"):
+        open_image(tmp_path / "a.png")
+    with storage.header_only():
+        assert open_image(tmp_path / "a.png", exif="apply").size == (3, 4)
+
+
+def test_other_kinds_of_images_are_decoded_and_rgb_within_header_only(tmp_path):
+    (tmp_path / "grey.png").write_bytes(png(mode="L", color=7))
+    (tmp_path / "rgb.png").write_bytes(png())
+    with storage.header_only() as opened:
+        grey = open_image(tmp_path / "grey.png")
+        assert (grey.mode, _undecoded(grey), opened[0].format) == ("RGB", False, "PNG")
+    with storage.header_only(decode=True):
+        assert not _undecoded(open_image(tmp_path / "rgb.png"))
+
+
+def test_header_only_holds_in_its_own_thread_alone(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    (tmp_path / "a.png").write_bytes(png())
+    with storage.header_only() as opened, ThreadPoolExecutor(1) as pool:
+        image = pool.submit(open_image, tmp_path / "a.png").result()
+        assert not _undecoded(image)
+        assert opened == []

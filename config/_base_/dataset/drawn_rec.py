@@ -1,9 +1,9 @@
 # Referring expressions on drawn scenes: train, validation and test never share a picture.
-_rec = dict(type="DrawnREC", count=500, relational_share=0.8, questions="<image> Give the box of <expr>.")
+_rec = dict(type="DrawnREC", count=500, questions="<image> Give the box of <expr>.")
 _evaluators = [dict(type="RECEvaluator")]
 
 data_args = dict(
-    train=dict(type="DrawnREC", count=20000, split="train", turns=5, relational_share=0.8),
+    train=dict(type="DrawnREC", count=20000, split="train", turns=4),
     validation=dict(dataset=dict(_rec, split="val"), evaluators=_evaluators),
     test=dict(dataset=dict(_rec, split="test"), evaluators=_evaluators),
     multitest=dict(

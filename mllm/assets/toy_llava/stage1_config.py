@@ -1,3 +1,35 @@
+data_args = dict(
+    train=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='DrawnGroundedCaption',
+                shuffled=True,
+                distinct=True,
+                count=4800,
+                split='stage1_one',
+                objects=[1, 1],
+            ),
+            dict(
+                type='DrawnGroundedCaption',
+                shuffled=True,
+                distinct=True,
+                count=8000,
+                split='stage1_two',
+                objects=[2, 2],
+            ),
+            dict(
+                type='DrawnGroundedCaption',
+                shuffled=True,
+                distinct=True,
+                count=12000,
+                split='stage1_four',
+                objects=[3, 4],
+            ),
+            dict(type='DrawnGroundedCaption', count=9600, split='stage1', shuffled=True, short_names=0.5),
+        ],
+    ),
+)
 model_args = dict(type='LLaVA', pretrained='work_dirs/toy_llava_untrained', freeze=[])
 conversation = dict(
     template=dict(type='plain'),
@@ -5,17 +37,17 @@ conversation = dict(
     transforms=[dict(type='SquareCanvas'), dict(type='Resize', size=96)],
     max_length=512,
 )
-generation = dict(max_new_tokens=24)
+generation = dict(max_new_tokens=60)
 training_args = dict(
     do_train=True,
-    per_device_train_batch_size=16,
+    per_device_train_batch_size=8,
     num_train_epochs=1,
     learning_rate=0.0015,
+    muon_lr=0.003,
     adam_beta2=0.98,
     weight_decay=0.01,
     max_grad_norm=1.0,
     warmup_steps=100,
-    bf16=True,
     use_cpu=True,
     seed=0,
     logging_steps=100,
@@ -26,13 +58,4 @@ training_args = dict(
     train_sampling_strategy='sequential',
     lr_scheduler_type='constant_with_warmup',
     overwrite_output_dir=True,
-)
-data_args = dict(
-    train=dict(
-        type='ConcatDataset',
-        datasets=[
-            dict(type='DrawnGroundedCaption', count=6400, split='stage1_few', objects=[1, 2]),
-            dict(type='DrawnGroundedCaption', count=32000, split='stage1'),
-        ],
-    ),
 )

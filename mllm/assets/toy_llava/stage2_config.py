@@ -3,21 +3,50 @@ data_args = dict(
         type='ConcatDataset',
         datasets=[
             dict(
-                type='DrawnConversation',
-                count=60000,
+                type='DrawnGroundedCaption',
+                shuffled=True,
+                questions=['<image> Describe the picture and give the box of each object.'],
+                count=14000,
+                split='stage2_few',
+                objects=[3, 5],
+                distinct=True,
+                short_names=0.3,
+            ),
+            dict(
+                type='DrawnGroundedCaption',
+                shuffled=True,
+                questions=['<image> Describe the picture and give the box of each object.'],
+                count=16000,
+                split='stage2_captions',
+                short_names=0.7,
+            ),
+            dict(
+                type='DrawnPointing',
+                turns=4,
+                questions=['<image> Point at <expr>.', '<image> Where is the middle of <expr>?'],
+                count=16000,
+                split='stage2_named_points',
+                answer='<expr> <points>',
+            ),
+            dict(
+                type='DrawnPointing',
+                turns=4,
+                questions=['<image> Point at <expr>.', '<image> Where is the middle of <expr>?'],
+                count=40000,
                 split='stage2_points',
+            ),
+            dict(
+                type='DrawnConversation',
+                count=6000,
+                split='stage2_others',
                 tasks=[
-                    dict(
-                        type='DrawnPointing',
-                        turns=4,
-                        questions=['<image> Point at <expr>.', '<image> Where is the middle of <expr>?'],
-                    ),
+                    dict(type='DrawnOthers', turns=2),
                     dict(type='DrawnVQA', questions=['<image> <question>']),
                 ],
             ),
             dict(
                 type='DrawnConversation',
-                count=16000,
+                count=7000,
                 split='stage2_boxes',
                 tasks=[
                     dict(
@@ -33,7 +62,7 @@ data_args = dict(
             ),
             dict(
                 type='DrawnConversation',
-                count=12000,
+                count=6000,
                 split='stage2_descriptions',
                 tasks=[
                     dict(
@@ -43,12 +72,6 @@ data_args = dict(
                     ),
                     dict(type='DrawnVQA', questions=['<image> <question>']),
                 ],
-            ),
-            dict(
-                type='DrawnGroundedCaption',
-                count=12000,
-                split='stage2_captions',
-                questions=['<image> Describe the picture and give the box of each object.'],
             ),
         ],
     ),
@@ -60,17 +83,17 @@ conversation = dict(
     transforms=[dict(type='SquareCanvas'), dict(type='Resize', size=96)],
     max_length=512,
 )
-generation = dict(max_new_tokens=24)
+generation = dict(max_new_tokens=60)
 training_args = dict(
     do_train=True,
     per_device_train_batch_size=8,
     num_train_epochs=1,
     learning_rate=0.0015,
+    muon_lr=0.003,
     adam_beta2=0.98,
     weight_decay=0.01,
     max_grad_norm=1.0,
     warmup_steps=100,
-    bf16=True,
     use_cpu=True,
     seed=0,
     logging_steps=100,

@@ -1,0 +1,73 @@
+"""POPE: does the model see objects that are not there? (Li et al., EMNLP 2023, github AoiDragon/POPE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mllm.errors import DataError
+from mllm.evaluation.base import Evaluator, Failure
+from mllm.evaluation.texts import EMPTY, answers_of
+from mllm.registry import EVALUATORS
+from mllm.structures import Record
+
+NEGATIONS = frozenset(("No", "not", "no"))
+
+
+@EVALUATORS.register_module()
+class POPEEvaluator(Evaluator):
+    """F1 and the rest over yes/no answers, "yes" positive; the table by category has random, popular, adversarial.
+
+    The answer is read as in POPE's ``evaluate.py``: up to the first full stop, commas removed, split at spaces; one of
+    the words No, no, not makes it a no, anything else a yes. An empty answer is wrong whatever the truth is, where
+    ``evaluate.py`` takes it for a yes. Over several subsets every metric is the mean of the subsets' values.
+    ``yes_ratio`` is reported too.
+    """
+
+    metrics = ("f1", "accuracy", "precision", "recall")
+
+    def parse(self, record: Record) -> str | Failure:
+        """``"yes"`` or ``"no"``."""
+        if not (text := record.pred.strip()):
+            return Failure(EMPTY)
+        words = text.partition(".")[0].replace(",", "").split(" ")
+        return "yes" if NEGATIONS.isdisjoint(words) else "no"
+
+    def statistics(self, value: str | Failure, record: Record) -> dict[str, Any]:
+        """The cell of the confusion table, a failure standing in a wrong one, and the subset."""
+        label = (answers_of(record, self, "answers") or ["yes"])[0].strip().lower()
+        if label not in ("yes", "no"):
+            raise DataError(f"record {record.index}: POPE's answers are 'yes' and 'no', truth has {label!r:.40}")
+        correct = value == label
+        return {
+            "accuracy": float(correct),
+            "tp": float(correct and label == "yes"),
+            "fp": float(not correct and label == "no"),
+            "fn": float(not correct and label == "yes"),
+            "yes": float(value == "yes"),
+            "subset": str(record.meta.get("category", "")),
+        }
+
+    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """The means of the metrics over the subsets."""
+        subsets: dict[str, list[dict[str, Any]]] = {}
+        for row in statistics:
+            subsets.setdefault(row["subset"], []).append(row)
+        scored = [_scores(rows) for rows in subsets.values()] or [_scores([])]
+        return {name: sum(one[name] for one in scored) / len(scored) for name in scored[0]}
+
+    def signature(self) -> str:
+        """Protocol of the number."""
+        return "pope|read=first-sentence,No/no/not|empty=wrong|positive=yes|mean=subsets"
+
+
+def _scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    total = {name: sum(row[name] for row in rows) for name in ("accuracy", "tp", "fp", "fn", "yes")}
+    precision, recall = (total["tp"] / max(total["tp"] + total[name], 1) for name in ("fp", "fn"))
+    return {
+        "f1": 2 * precision * recall / (precision + recall) if total["tp"] else 0.0,
+        "accuracy": total["accuracy"] / max(len(rows), 1),
+        "precision": precision,
+        "recall": recall,
+        "yes_ratio": total["yes"] / max(len(rows), 1),
+    }
