@@ -42,9 +42,9 @@ class Section:
 
 def write_report(path: Path, title: str, sections: Sequence[Section], log_history: Sequence[Mapping[str, Any]]) -> None:
     """Write the page; the last section with pictures gives the gallery."""
-    parts = [f"<h1>{escape(title)}</h1>", _score_table(sections), *map(_category_tables, sections)]
-    parts.append(_curves(log_history))
+    parts = [f"<h1>{escape(title)}</h1>", _score_table(sections), _curves(log_history)]
     parts += [_gallery(section) for section in sections if section.image_of is not None]
+    parts += map(_category_tables, sections)
     atomic_write(path, html_page(title, "".join(parts), style=STYLE))
 
 
