@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import re
 import sys
@@ -73,7 +74,9 @@ def _execute(path: Path) -> dict[str, Any]:
     if path.suffix not in (".py", ".json", ".yaml", ".yml"):
         raise ConfigError(f"{path}: a config is a .py, .json or .yaml file")
     try:
-        return Config._file2dict(str(path), lazy_import=False)[0]  # seen in mmengine 0.10.7
+        # mmengine tells on stdout, which is the verbs' own, of every environment variable that it reads.
+        with contextlib.redirect_stdout(sys.stderr):
+            return Config._file2dict(str(path), lazy_import=False)[0]  # seen in mmengine 0.10.7
     except KeyError as error:
         message = str(error.args[0]) if error.args else "KeyError"
         twice = re.search(r"Duplicate keys: \{(.*)\}", message)

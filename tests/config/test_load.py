@@ -1,5 +1,7 @@
 """Reading a config file: names, bases, values, plug-ins."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -126,3 +128,13 @@ def test_inherited_files_come_once_and_before_the_leaf(workspace):
     workspace("y.py", "_base_ = 'x.py'")
     path = workspace("a.py", "_base_ = ['x.py', './y.py']")
     assert [one.name for one in inherited_files(path)] == ["x.py", "y.py", "a.py"]
+
+
+def test_an_environment_variable_is_read_and_stdout_stays_clean(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("data_args = dict(train=dict(type='ItemJsonl', path='{{$SOME_ROOT:data}}/a.jsonl'))\n")
+    program = f"from mllm.config import load_file; print(load_file({str(path)!r})['data_args']['train']['path'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "SOME_ROOT": "elsewhere"}
+    )
+    assert done.stdout == "elsewhere/a.jsonl\n", done.stderr
