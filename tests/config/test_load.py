@@ -133,7 +133,10 @@ def test_inherited_files_come_once_and_before_the_leaf(workspace):
 def test_an_environment_variable_is_read_and_stdout_stays_clean(tmp_path):
     path = tmp_path / "x.py"
     path.write_text("data_args = dict(train=dict(type='ItemJsonl', path='{{$SOME_ROOT:data}}/a.jsonl'))\n")
-    program = f"from mllm.config import load_file; print(load_file({str(path)!r})['data_args']['train']['path'])"
+    program = (
+        "from pathlib import Path; from mllm.config import load_file\n"
+        f"print(load_file(Path({str(path)!r}))['data_args']['train']['path'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "SOME_ROOT": "elsewhere"}
     )
