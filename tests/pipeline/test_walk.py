@@ -87,11 +87,16 @@ RESUME = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, "eval_strat
 RESUME |= {"metric_for_best_model": "mean_iou", "greater_is_better": True, "gradient_accumulation_steps": 2}
 RESUME |= {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "per_device_train_batch_size": 1}
 
+# Ten items of a mixture whose rows change from epoch to epoch.
+PARTS = [{**tiny.REC, "count": 6, "split": "a"}, {"type": "RepeatDataset", "dataset": tiny.REC, "times": 1.5}]
+MIXTURE = {"type": "SubsetDataset", "count": 10, "dataset": {"type": "InterleaveDataset", "datasets": PARTS}}
+MIXTURE["dataset"]["stopping"] = "all_exhausted"
+
 
 @pytest.mark.parametrize(("start", "name"), [(run, "one"), (run_two, "two")])
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, start, name):
     """Three epochs of 10 items in steps of 2 (or 4 on two processes): the stop at step 3 lies within an epoch."""
-    config = _config(tmp_path, training_args=RESUME, data_args={"train": {**tiny.REC, "count": 10}})
+    config = _config(tmp_path, training_args=RESUME, data_args={"train": MIXTURE})
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     checked(start([FINETUNE, config, "--output_dir", whole]))
     # The first part is cut off at step 3 by the scheduler's full length: the same rates, then a stop.
