@@ -8,6 +8,8 @@ import pytest
 from launch import FINETUNE, REPOSITORY, checked, run
 from PIL import Image
 
+from mllm.registry import DATASETS, check_arguments
+
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.S)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line]
@@ -95,3 +97,19 @@ def test_the_evaluator_of_the_package_readme_works():
     finally:
         EVALUATORS._module_dict.pop("StartsWithEvaluator", None)
     assert sys.modules.get("readme") is None
+
+
+def test_the_examples_of_the_data_set_readme_name_every_source_with_arguments_that_it_takes():
+    text = (REPOSITORY / "mllm" / "dataset" / "README.md").read_text(encoding="utf-8")
+    block = next(code for code in re.findall(r"```python\n(.*?)```", text, flags=re.S) if 'type="RefCOCO"' in code)
+    examples = [eval(line, {"root": "data", "dict": dict}) for line in block.splitlines()]
+    for cfg in examples:
+        check_arguments(DATASETS.get(cfg["type"]), {k: v for k, v in cfg.items() if k != "type"}, cfg["type"])
+    mixtures = {"BlankImages"} | {name for name in DATASETS.names() if name.endswith(("Dataset", "WithShuffle"))}
+    sources = {name for name in DATASETS.names() if not name.startswith("Drawn")} - mixtures
+    assert {cfg["type"] for cfg in examples} == sources
+    table = text[text.index("## Sources") : text.index("```python")]
+    for name in sources:
+        assert f"`{name}`" in table, name
+    for name in mixtures:
+        assert f"`{name}`" in text, name
