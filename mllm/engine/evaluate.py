@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.engine.predict import Generator, predict
-from mllm.engine.run_folder import write_manifest, write_scores
+from mllm.engine.run_folder import write_evaluations, write_manifest, write_scores
 from mllm.engine.trainer import with_prefix
 from mllm.errors import ConfigError
 from mllm.evaluation.base import Evaluation, Evaluator
@@ -65,6 +65,7 @@ class EvaluationSet:
             dataset_cfg=self.dataset_cfg,
             records=records,
             evaluators=self.evaluator_cfgs,
+            modules=[type(evaluator).__module__ for evaluator in self.evaluators],
             options=generator.options,
         )
         rows: dict[int, dict[str, Any]] = {}
@@ -72,6 +73,7 @@ class EvaluationSet:
             for row in evaluation.scores:
                 rows.setdefault(row["index"], {}).update(row)
         write_scores(folder / f"{prefix}_scores.jsonl", list(rows.values()))
+        write_evaluations(folder / f"{prefix}_scores.json", evaluations, self.evaluator_cfgs, len(records))
 
     def _image_of(self, index: int) -> Any:
         images = self.dataset.item(index).images

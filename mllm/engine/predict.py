@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mllm.engine.collators import GenerationCollator
+from mllm.engine.records import read_records
 from mllm.errors import DataError
 from mllm.structures import Record
 from mllm.utils.files import atomic_write
@@ -107,21 +108,3 @@ def merge_parts(path: Path, parts: Sequence[Path], expected: int) -> None:
     atomic_write(path, "".join(rows[index] + "\n" for index in range(expected)))
     for part in parts:
         part.unlink()
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a predictions file; a broken line is a DataError with its number."""
-    records = []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            records.append(Record.from_dict(json.loads(line)))
-        except (json.JSONDecodeError, DataError, TypeError) as error:
-            raise DataError(f"{path}:{number}: not a prediction record ({error})") from error
-    return records
-
-
-def _lines(path: Path) -> Iterable[str]:
-    if not path.is_file():
-        raise DataError(f"predictions file {str(path)!r} does not exist")
-    with path.open(encoding="utf-8") as file:
-        yield from file

@@ -12,10 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mllm.evaluation.base import Evaluation
 from mllm.utils.files import atomic_write
 from mllm.utils.redact import redact, redact_command
 
 LIBRARIES = ("mllm", "torch", "transformers", "accelerate", "peft", "deepspeed", "mmengine", "tokenizers")
+MANIFEST_FORMAT = 1
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,10 +43,11 @@ def write_run_file(folder: Path, *, datasets: Mapping[str, Any], world_size: int
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
     """Rows of a data set, and path, bytes and SHA-256 of the annotation files that it names in ``files``."""
-    return {"rows": len(dataset), "files": [_file_fingerprint(Path(path)) for path in getattr(dataset, "files", [])]}
+    return {"rows": len(dataset), "files": [file_fingerprint(Path(path)) for path in getattr(dataset, "files", [])]}
 
 
-def _file_fingerprint(path: Path) -> dict[str, Any]:
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Path, bytes and SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -60,23 +63,40 @@ def write_manifest(
     dataset_cfg: Any,
     records: Sequence[Any],
     evaluators: Any,
+    modules: Sequence[str],
     options: Mapping[str, Any],
 ) -> None:
-    """All that scoring the predictions again needs, besides the predictions themselves."""
-    prompts = hashlib.sha256("\0".join(str(record.meta.get("prompt", "")) for record in records).encode())
+    """All that scoring the predictions again needs, besides the predictions themselves.
+
+    ``evaluators`` are their configs, ``modules`` where their classes stand: one from outside has to be imported again.
+    """
     write_json(
         path,
         {
+            "format": MANIFEST_FORMAT,
             "count": len(records),
             "dataset": dataset_cfg,
             "data": fingerprint(dataset),
-            "prompt_sha256": prompts.hexdigest(),
+            "prompt_sha256": prompt_hash(records),
             "conversation": processor.conversation,
+            "formatter": processor.formatter.to_config(),
             "evaluators": evaluators,
+            "evaluator_modules": list(modules),
             "generation": options,
             "versions": _versions(),
         },
     )
+
+
+def prompt_hash(records: Sequence[Any]) -> str:
+    """SHA-256 of the prompts in the order of ``records``."""
+    return hashlib.sha256("\0".join(str(record.meta.get("prompt", "")) for record in records).encode()).hexdigest()
+
+
+def write_evaluations(path: Path, evaluations: Sequence[Evaluation], evaluators: Sequence[Any], count: int) -> None:
+    """The nested outcome of one set, an entry an evaluator; Hugging Face's results files hold flat numbers alone."""
+    parts = [{"evaluator": cfg, **one.summary()} for cfg, one in zip(evaluators, evaluations, strict=True)]
+    write_json(path, {"count": count, "evaluators": parts})
 
 
 def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:

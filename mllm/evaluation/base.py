@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import numpy as np
 
 from mllm.structures import Record
 
 Table = dict[str, dict[str, float]]
+Rows = Sequence[dict[str, Any]]
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Evaluation:
     """The outcome over a set of records: metrics, their intervals, each record's score row, failures by reason.
 
     ``tables`` holds a table for each dimension that the evaluator groups by: category → metrics and ``samples``.
+    ``statistics`` and ``clusters`` (the image of each record) are what intervals and comparisons are drawn from.
     """
 
     metrics: dict[str, float]
@@ -33,6 +38,18 @@ class Evaluation:
     failures: Counter[str] = field(default_factory=Counter)
     signature: str = ""
     tables: dict[str, Table] = field(default_factory=dict)
+    statistics: list[dict[str, Any]] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Signature, metrics, intervals, failures by reason and tables: all but what belongs to one record."""
+        return {
+            "signature": self.signature,
+            "metrics": dict(self.metrics),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "failures": dict(self.failures),
+            "tables": self.tables,
+        }
 
 
 class Evaluator:
@@ -69,7 +86,7 @@ class Evaluator:
         """What one must know to compare a number: protocol and options."""
         return type(self).__name__
 
-    def evaluate(self, records: Sequence[Record], *, resamples: int = 200, seed: int = 0) -> Evaluation:
+    def evaluate(self, records: Sequence[Record], *, resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
         """Score all records; intervals are 95 % bootstrap intervals, resampled by image (``meta["image_id"]``)."""
         scores, rows, failures = [], [], Counter()
         for record in records:
@@ -85,8 +102,10 @@ class Evaluator:
         metrics = {**self.reduce(rows), "failure_rate": sum(failures.values()) / max(len(rows), 1)}
         share = metrics["failure_rate"]
         signature = f"{self.signature()}|n={len(rows)}|fail={100 * share:.1f}%"
-        intervals = bootstrap(self, rows, [_cluster(record) for record in records], resamples, seed)
-        return Evaluation(metrics, intervals, scores, failures, signature, category_tables(self, rows, records))
+        clusters = [_cluster(record) for record in records]
+        intervals = bootstrap(self, rows, clusters, resamples, seed)
+        tables = category_tables(self, rows, records)
+        return Evaluation(metrics, intervals, scores, failures, signature, tables, rows, clusters)
 
 
 def category_tables(
@@ -107,25 +126,58 @@ def category_tables(
 
 
 def bootstrap(
-    evaluator: Evaluator, rows: Sequence[dict[str, Any]], clusters: Sequence[str], resamples: int, seed: int
+    evaluator: Evaluator, rows: Rows, clusters: Sequence[str], resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """The 2.5 and 97.5 % points of each metric over ``resamples`` draws of whole clusters with replacement."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row, cluster in zip(rows, clusters, strict=True):
-        groups.setdefault(cluster, []).append(row)
+    (draws,) = resample(evaluator, [rows], clusters, resamples, seed)
+    return {name: middle(draws[name]) for name in evaluator.metrics if name in draws}
+
+
+def resample(
+    evaluator: Evaluator, versions: Sequence[Rows], clusters: Sequence[str], resamples: int, seed: int
+) -> list[dict[str, list[float]]]:
+    """For each version of the same records' rows the metrics' values in every draw of clusters, the draws shared.
+
+    Empty where there is one cluster or fewer than two draws. Means are drawn as sums of clusters.
+    """
+    groups: dict[str, list[int]] = {}
+    for position, cluster in enumerate(clusters):
+        groups.setdefault(cluster, []).append(position)
+    if len(groups) < 2 or resamples < 2:
+        return [{} for _ in versions]
+    if type(evaluator).reduce is Evaluator.reduce:
+        names, members = evaluator.metrics, list(groups.values())
+        sums = [_sums(rows, names, members) for rows in versions]
+        drawn = np.stack(list(_mean_draws(sums, [*map(len, members)], resamples, seed)))
+        return [dict(zip(names, drawn[:, version].T.tolist(), strict=True)) for version in range(len(versions))]
     members, rng = list(groups.values()), random.Random(seed)
-    if len(members) < 2 or resamples < 2:
-        return {}
-    draws = []
+    draws: list[dict[str, list[float]]] = [{name: [] for name in evaluator.metrics} for _ in versions]
     for _ in range(resamples):
-        chosen = rng.choices(members, k=len(members))
-        draws.append(evaluator.reduce([row for group in chosen for row in group]))
-    intervals = {}
-    for name in evaluator.metrics:
-        values = sorted(draw[name] for draw in draws)
-        low, high = int(0.025 * (len(values) - 1)), round(0.975 * (len(values) - 1))
-        intervals[name] = (values[low], values[high])
-    return intervals
+        chosen = [position for group in rng.choices(members, k=len(members)) for position in group]
+        for kept, rows in zip(draws, versions, strict=True):
+            values = evaluator.reduce([rows[position] for position in chosen])
+            for name in evaluator.metrics:
+                kept[name].append(values[name])
+    return draws
+
+
+def middle(values: Sequence[float]) -> tuple[float, float]:
+    """The 2.5 and 97.5 % points of ``values``."""
+    ordered = sorted(values)
+    return ordered[int(0.025 * (len(ordered) - 1))], ordered[round(0.975 * (len(ordered) - 1))]
+
+
+def _sums(rows: Rows, names: Sequence[str], members: Sequence[Sequence[int]]) -> np.ndarray:
+    """The sum of each statistic over each cluster (clusters, names)."""
+    return np.array([[sum(rows[position][name] for position in group) for name in names] for group in members], float)
+
+
+def _mean_draws(sums: Sequence[np.ndarray], counts: Sequence[int], resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Means (versions, names) of each draw."""
+    rng, sizes, clusters = np.random.default_rng(seed), np.array(counts, float), len(counts)
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(float)
+        yield np.stack([times @ one for one in sums]) / (times @ sizes)
 
 
 def _cluster(record: Record) -> str:
