@@ -1,5 +1,6 @@
 """What the README says is run: its commands, and its data set as a new user adds it."""
 
+import ast
 import json
 import re
 import sys
@@ -102,7 +103,8 @@ def test_the_evaluator_of_the_package_readme_works():
 def test_the_examples_of_the_data_set_readme_name_every_source_with_arguments_that_it_takes():
     text = (REPOSITORY / "mllm" / "dataset" / "README.md").read_text(encoding="utf-8")
     block = next(code for code in re.findall(r"```python\n(.*?)```", text, flags=re.S) if 'type="RefCOCO"' in code)
-    examples = [eval(line, {"root": "data", "dict": dict}) for line in block.splitlines()]
+    calls = [ast.get_source_segment(block, node) for node in ast.parse(block).body]
+    examples = [eval(call, {"root": "data", "dict": dict}) for call in calls]
     for cfg in examples:
         check_arguments(DATASETS.get(cfg["type"]), {k: v for k, v in cfg.items() if k != "type"}, cfg["type"])
     mixtures = {"BlankImages"} | {name for name in DATASETS.names() if name.endswith(("Dataset", "WithShuffle"))}
