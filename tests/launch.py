@@ -14,11 +14,10 @@ def environment(**changes):
     return {**clean, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **changes}
 
 
-def run(words, **options):
+def run(words, timeout=900, **options):
     """One Python process; gives the finished process with its output as text."""
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900, env=environment(), **options
-    )
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), **options)
 
 
 def run_two(words, **options):

@@ -32,5 +32,5 @@ def test_train_resume_evaluate_predict(leaf, shared_data, tmp_path):
 @pytest.mark.slow
 def test_trained_long_enough_it_knows_the_115_expressions_by_heart(shared_data, tmp_path):
     words = [REPOSITORY / "config" / f"{LEAVES[0]}.py", "--output_dir", tmp_path, "--use_cpu", "--report_to", "none"]
-    checked(run([FINETUNE, *words], cwd=REPOSITORY))
+    checked(run([FINETUNE, *words], timeout=3600, cwd=REPOSITORY))
     assert _results(tmp_path)["test_acc@0.5"] >= 0.9
