@@ -56,12 +56,17 @@ class Evaluator:
     """Base of what EVALUATORS holds. ``metrics`` are declared; the first selects the best checkpoint.
 
     ``dimensions`` are the fields of ``record.meta`` that scores are broken down by, a table each.
+    ``greatest`` holds the best value of a metric where it is not 1.
     ``formatter`` is set by the run (what the model's text speaks); an evaluator of plain text ignores it.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
     dimensions: ClassVar[tuple[str, ...]] = ("category",)
+    greatest: ClassVar[dict[str, float]] = {}
     formatter: Any = None
+
+    def prepare(self, records: Sequence[Record]) -> None:
+        """Called once before the records are parsed; what is cheaper done for all of them at once is done here."""
 
     def parse(self, record: Record) -> Any:
         """The value in ``record.pred``, or a ``Failure`` with its reason."""
@@ -88,6 +93,7 @@ class Evaluator:
 
     def evaluate(self, records: Sequence[Record], *, resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
         """Score all records; intervals are 95 % bootstrap intervals, resampled by image (``meta["image_id"]``)."""
+        self.prepare(records)
         scores, rows, failures = [], [], Counter()
         for record in records:
             value = Failure(record.failure) if record.failure else self.parse(record)

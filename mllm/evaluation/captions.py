@@ -144,7 +144,6 @@ class CaptionEvaluator(Evaluator):
 
     def evaluate(self, records: Sequence[Record], **options: Any) -> Evaluation:
         """As for every evaluator; the score rows bear each caption's own CIDEr and METEOR as well."""
-        self.prepare(records)
         evaluation = super().evaluate(records, **options)
         for row, score in zip(evaluation.scores, self.cider_scores(evaluation.scores), strict=True):
             row["CIDEr"] = float(score)

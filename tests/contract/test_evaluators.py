@@ -92,7 +92,7 @@ def test_perfect_predictions_score_one_and_empty_ones_zero(evaluator, record_of)
     perfect = evaluator.evaluate([record_of(index, True) for index in range(6)])
     empty = evaluator.evaluate([record_of(index, False) for index in range(6)])
     for metric in evaluator.metrics:
-        assert perfect.metrics[metric] == pytest.approx(getattr(evaluator, "greatest", {}).get(metric, 1), abs=1e-4)
+        assert perfect.metrics[metric] == pytest.approx(evaluator.greatest.get(metric, 1), abs=1e-4)
         assert empty.metrics[metric] == 0
     assert perfect.metrics["failure_rate"] == 0
     assert empty.metrics["failure_rate"] == 1
