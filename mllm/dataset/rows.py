@@ -30,8 +30,9 @@ class Row(dict):
 class IndexedRows(Sequence):
     """Rows of a file through the offsets of their beginnings; subclasses say where rows begin and how they are called.
 
-    Eight bytes a row, shared between worker processes for a large file (they map the same index). A remote file is
-    fetched whole. Reading never moves a file position, so forked workers may share the object.
+    Eight bytes a row (sixteen where lines are numbered), shared between worker processes for a large file (they map the
+    same index). A remote file is fetched whole. Reading never moves a file position, so forked workers may share the
+    object.
     """
 
     kind = ""

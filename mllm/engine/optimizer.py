@@ -10,7 +10,7 @@ from torch import nn
 
 from mllm.errors import ConfigError
 
-_TABLES = ("embed", "lm_head", "position_embedding")
+_TABLES = ("embed", "lm_head")
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mllm.engine.collators import GenerationCollator
-from mllm.engine.records import read_records
-from mllm.errors import DataError
+from mllm.engine.records import in_order, read_records
 from mllm.structures import Record
 from mllm.utils.files import atomic_write
 
@@ -94,17 +93,11 @@ def shard(length: int, rank: int, world: int, batch_size: int) -> list[list[int]
 
 def merge_parts(path: Path, parts: Sequence[Path], expected: int) -> None:
     """Join the ranks' part files into ``path`` by index; DataError unless every index stands there exactly once."""
-    rows: dict[int, str] = {}
+    once: dict[int, Record] = {}
     for part in parts:
-        for line in part.read_text(encoding="utf-8").splitlines():
-            rows.setdefault(json.loads(line)["index"], line)
-    missing = sorted(set(range(expected)) - set(rows))
-    unknown = sorted(set(rows) - set(range(expected)))
-    if missing or unknown:
-        shown = (
-            f"{len(missing)} missing (first {missing[:1]})" if missing else f"{len(unknown)} unknown ({unknown[:1]})"
-        )
-        raise DataError(f"{path}: {len(rows)} predictions for {expected} samples: {shown}; run the prediction again")
-    atomic_write(path, "".join(rows[index] + "\n" for index in range(expected)))
+        for record in read_records(part):
+            once.setdefault(record.index, record)
+    records = in_order(list(once.values()), expected, str(path), advice="; run the prediction again")
+    atomic_write(path, "".join(json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records))
     for part in parts:
         part.unlink()

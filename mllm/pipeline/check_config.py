@@ -16,7 +16,7 @@ from mllm.dataset.browsing import named_sources
 from mllm.dataset.mixture import sources_of
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.errors import ConfigError, DataError, choices
-from mllm.pipeline.assemble import check_best_metric, evaluation_set, train_samples
+from mllm.pipeline.assemble import batch_of_a_step, check_best_metric, evaluation_set, train_samples
 from mllm.pipeline.check_copy import CleanCopy
 from mllm.pipeline.check_report import SourceReport, Verdict, compare, count_errors, judge
 from mllm.pipeline.check_rows import CheckedSource, Chunk, RowChecker, checked_chunks
@@ -172,6 +172,5 @@ def _read(checker: RowChecker, workers: int, copy: CleanCopy | None) -> list[Sou
 def _epochs(arguments: Any, train: SingleImageConvDataset | None) -> float:
     """Epochs of the run as one process counts them."""
     if arguments.max_steps > 0 and train is not None:
-        batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        return arguments.max_steps * batch / len(train)
+        return arguments.max_steps * batch_of_a_step(arguments) / len(train)
     return arguments.num_train_epochs

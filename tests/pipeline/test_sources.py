@@ -25,6 +25,13 @@ def test_uses_count_rows_samples_epochs_tokens_and_images():
     assert second.images == 1
 
 
+def test_of_a_subset_only_its_rows_count_and_names_are_unique():
+    part = {"type": "SubsetDataset", "dataset": {"type": "DrawnREC", "count": 40}, "count": 4}
+    uses = source_uses(samples({"type": "ConcatDataset", "datasets": [part, {"type": "DrawnREC", "count": 5}]}), 2)
+    assert [(use.rows, use.samples, use.effective_epochs) for use in uses] == [(4, 8, 2), (5, 10, 2)]
+    assert len({use.name for use in uses}) == 2
+
+
 def test_the_table_has_a_line_a_source_and_totals_of_the_run():
     uses = source_uses(samples({"type": "DrawnREC", "count": 20}), epochs=100)
     head, line = source_table(uses).splitlines()

@@ -85,6 +85,7 @@ def _losses(folder):
 
 RESUME = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
 RESUME |= {"metric_for_best_model": "mean_iou", "greater_is_better": True, "gradient_accumulation_steps": 2}
+RESUME |= {"muon_lr": 1e-3}
 RESUME |= {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "per_device_train_batch_size": 1}
 
 # Ten items of a mixture whose rows change from epoch to epoch.
