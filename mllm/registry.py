@@ -84,10 +84,10 @@ class Registry(_MMEngineRegistry):
 def check_arguments(cls: type, arguments: Mapping[str, Any], name: str) -> None:
     """ConfigError if ``cls.__init__`` does not take one of ``arguments`` or lacks a required one."""
     parameters = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for key in arguments:
-            if key not in parameters:
-                raise ConfigError(f"{name} takes no argument {key!r}; {choices(key, parameters)}")
+    known, closed = init_parameters(cls)
+    for key in arguments:
+        if closed and key not in known:
+            raise ConfigError(f"{name} takes no argument {key!r}; {choices(key, known)}")
     for key, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_KEYWORD,
@@ -95,6 +95,23 @@ def check_arguments(cls: type, arguments: Mapping[str, Any], name: str) -> None:
         )
         if required and key not in arguments:
             raise ConfigError(f"{name} needs the argument {key!r}: add {key}=… beside type={name!r}")
+
+
+def init_parameters(cls: type) -> tuple[set[str], bool]:
+    """Names that ``cls(...)`` takes and whether it takes no other; ``**kwargs`` go on to the base classes."""
+    names: set[str] = set()
+    closed = False
+    for one in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
+        init = one.__dict__.get("__init__") if inspect.isclass(one) else one
+        if init is None or one is object:
+            continue
+        parameters = list(inspect.signature(init).parameters.values())
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names |= {p.name for p in parameters if p.kind in named}
+        closed = not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        if closed:
+            break
+    return names - {"self"}, closed
 
 
 def load_plugins() -> None:

@@ -12,7 +12,6 @@ CONVERSATION = {
 MODEL_ARGS = {
     "type": "LLaVA",
     "tokenizer": "asset:toy_llava",
-    "freeze": [],
     "config": {
         "vision_config": {
             "model_type": "clip_vision_model",
@@ -50,7 +49,7 @@ def processor(**changes):
     return family().build_processor({**CONVERSATION, **changes}, {"max_new_tokens": 8})
 
 
-def config_text(output_dir, *, training_args=None, model_args=None, data_args=None, conversation=None):
+def config_text(output_dir, *, training_args=None, model_args=None, data_args=None, conversation=None, tune=None):
     """A config file's text: the tiny model on drawn expressions."""
     training = {
         "output_dir": str(output_dir),
@@ -69,5 +68,5 @@ def config_text(output_dir, *, training_args=None, model_args=None, data_args=No
     return (
         f"training_args = {training!r}\nmodel_args = {model_args or MODEL_ARGS!r}\n"
         f"conversation = {conversation or CONVERSATION!r}\ndata_args = {data!r}\n"
-        "generation = dict(max_new_tokens=8)\n"
+        f"generation = dict(max_new_tokens=8)\ntune = {tune or dict(freeze=[])!r}\n"
     )

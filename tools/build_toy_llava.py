@@ -69,7 +69,7 @@ def build(folder: Path, tokenizer: str = "asset:toy_llava") -> None:
     """Write the untrained model with its processor into ``folder``."""
     torch.manual_seed(SEED)
     pixels = {"image_mean": [0.92] * 3, "image_std": [2.0] * 3}
-    family = MODELS.build({"type": "LLaVA", "config": CONFIG, "tokenizer": tokenizer, "freeze": [], **pixels})
+    family = MODELS.build({"type": "LLaVA", "config": CONFIG, "tokenizer": tokenizer, **pixels})
     processor = family.build_processor(CONVERSATION, {"max_new_tokens": 16})
     model = family.build_model(processor)
     side = CANVAS // PATCH

@@ -16,7 +16,7 @@ from mllm.registry import MODELS
 
 def pack(stages: list[Path], folder: Path) -> None:
     """Write weights, processor, and of each stage the log (``stageN_log.json``) and config (``stageN_config.py``)."""
-    family = MODELS.build({"type": "LLaVA", "pretrained": str(stages[-1]), "freeze": []})
+    family = MODELS.build({"type": "LLaVA", "pretrained": str(stages[-1])})
     processor = family.build_processor({})
     model = family.build_model(processor).to(torch.float16)
     family.save_weights(model, None, folder)

@@ -63,14 +63,15 @@ def build_samples(cfg: Any, name: str) -> Any:
     """The samples of a set of ``data_args``: with labels for train, prompts that ask for the answer for the others."""
     from mllm.config.prepare import argument_fields
     from mllm.dataset.single_image_conversation import SingleImageConvDataset
-    from mllm.registry import DATASETS, MODELS
+    from mllm.models.build import build_family
+    from mllm.registry import DATASETS
 
     known = data_sets(cfg.get("data_args") or {})
     if name not in known:
         raise ConfigError(f"--set {name!r}: data_args has no such set; {choices(name, known)}")
     if "model_args" not in cfg:
         raise ConfigError("the config has no model_args; what is rendered depends on the model's tokenizer")
-    processor = MODELS.build(cfg["model_args"]).build_processor(cfg.get("conversation", {}), cfg.get("generation"))
+    processor = build_family(cfg["model_args"]).build_processor(cfg.get("conversation", {}), cfg.get("generation"))
     seed = cfg.get("training_args", {}).get("seed", argument_fields()["seed"].default)
     mode = "train" if name == "train" else "generate"
     return SingleImageConvDataset(DATASETS.build(known[name]), processor, mode=mode, seed=seed, name=name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mllm.errors import ConfigError
 
-SECTIONS = ("training_args", "model_args", "conversation", "data_args", "generation", "custom_imports")
+SECTIONS = ("training_args", "model_args", "conversation", "data_args", "generation", "tune", "custom_imports")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

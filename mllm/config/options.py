@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -12,15 +11,17 @@ from typing import Any
 
 from mllm.config.find import SECTIONS
 from mllm.errors import ConfigError, choices
-from mllm.registry import REGISTRIES, Registry
+from mllm.registry import REGISTRIES, Registry, init_parameters
 
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _FLOATS = {"inf", "-inf", "+inf", "nan"}
 _NUMBER = re.compile(r"[+-]?(\d+|\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
 SECTION_KEYS = {
+    "tune": ("freeze", "lora", "quantize", "double_quant", "save"),
     "conversation": ("template", "formatter", "transforms", "max_length"),
     "data_args": ("train", "validation", "test", "multitest", "on_error", "error_budget"),
     "custom_imports": ("imports",),
+    "tune.lora": (*("r", "alpha", "dropout", "targets", "modules_to_save", "new_tokens", "dora", "rslora", "dtype"),),
 }
 _REGISTRY_OF = {
     "model_args": "MODELS",
@@ -162,10 +163,10 @@ def _known_keys(holder: Mapping[str, Any], path: tuple[str, ...], argument_names
         from transformers import GenerationConfig
 
         return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"}
-    known = set(SECTION_KEYS.get(path[0], ()) if len(path) == 1 else ())
+    known = set(SECTION_KEYS.get(".".join(path), ()))
     registry = registry_at(path)
     if registry is not None and isinstance(holder.get("type"), str):
-        known |= init_parameters(registry.get(holder["type"])) | {"type"}
+        known |= init_parameters(registry.get(holder["type"]))[0] | {"type"}
     return known
 
 
@@ -175,21 +176,6 @@ def registry_at(path: tuple[str, ...]) -> Registry | None:
         return None
     names = [_REGISTRY_OF[key] for key in path if key in _REGISTRY_OF]
     return REGISTRIES[names[-1]] if names else None
-
-
-def init_parameters(cls: type) -> set[str]:
-    """Names that ``cls(...)`` takes; where it passes ``**kwargs`` on, those of its base classes too."""
-    names: set[str] = set()
-    for one in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
-        init = one.__dict__.get("__init__") if inspect.isclass(one) else one
-        if init is None or one is object:
-            continue
-        parameters = list(inspect.signature(init).parameters.values())
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names |= {p.name for p in parameters if p.kind in named}
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-            break
-    return names - {"self"}
 
 
 def _index(values: list[Any], key: str, option: Option) -> int:

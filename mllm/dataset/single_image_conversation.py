@@ -109,7 +109,7 @@ class SingleImageConvDataset:
                     raise
                 continue
             try:
-                self.processor.check_supervision(turns, [view.image for view in views])
+                self.processor.check_supervision(turns, [view.image.size for view in views])
             except DataError as error:
                 raise DataError(f"{self.name}[{index}]: {error}") from error
 

@@ -1,196 +1,41 @@
-"""What every model family shares: the processor that turns turns and images into tensors, and the family's contract."""
+"""What every model family shares: it builds a processor and a model from plain values, and generates."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from mllm.conversation.encode import IGNORE_INDEX, Encoded, check_supervision, encode
-from mllm.conversation.templates import build_template
-from mllm.errors import CheckpointError, ConfigError, DataError
+from mllm.errors import CheckpointError, ConfigError
+from mllm.models import adapters
 from mllm.models.checkpoints import load_weights, save_weights
-from mllm.registry import FORMATTERS, TRANSFORMS
-from mllm.structures import IMAGE_PLACEHOLDER, Turn
+from mllm.models.processor import Processor
+from mllm.models.tuning import Tuning, tune
 from mllm.utils.storage import resolve_path
-
-PROCESSOR_FILE = "mllm_processor.json"
-DEFAULT_CONVERSATION = {
-    "template": "vicuna_v1.1",
-    "formatter": {"type": "PlainFormatter"},
-    "transforms": [{"type": "SquareCanvas"}],
-    "max_length": None,
-}
-
-
-class Processor:
-    """Turns and images → features → batches, and ids → text; needs no weights and can be pickled into workers.
-
-    ``image`` holds ``size`` (width and height in pixels), ``mean``, ``std`` and ``tokens`` (how many an image takes).
-    ``conversation`` is the config part of that name: template, formatter, transforms, max_length.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        image: Mapping[str, Any],
-        conversation: Mapping[str, Any],
-        generation: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.image = dict(image)
-        self.conversation = {**DEFAULT_CONVERSATION, **conversation}
-        self.generation = dict(generation or {})
-        self.template = build_template(self.conversation["template"]).bind(tokenizer)
-        self.formatter = FORMATTERS.build(self.conversation["formatter"])
-        self.transforms = [TRANSFORMS.build(one) for one in self.conversation["transforms"]]
-        self.max_length = self.conversation["max_length"]
-        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)
-        self._mean = np.asarray(self.image["mean"], dtype=np.float32)
-        self._std = np.asarray(self.image["std"], dtype=np.float32)
-
-    def encode(self, turns: Sequence[Turn], images: Sequence[Image.Image], *, generation: bool) -> dict[str, Any]:
-        """``input_ids`` and ``labels`` (lists of equal length), ``pixel_values`` (images, 3, H, W).
-
-        ``truncated`` and ``answer_tokens`` (trained tokens that hold text of an answer) are for the caller to count.
-
-        With ``generation`` the text ends where the model has to speak. DataError where the length limit cuts an image.
-        """
-        encoded = self.encode_text(turns, len(images), generation=generation)
-        features: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels}
-        features["pixel_values"] = torch.stack([self.pixels(image) for image in images]) if images else None
-        features["truncated"], features["answer_tokens"] = encoded.truncated, encoded.answer_tokens
-        return features
-
-    def encode_text(self, turns: Sequence[Turn], images: int, *, generation: bool) -> Encoded:
-        """Ids and labels of ``encode``, with the places of that many ``images``; no pixel is looked at."""
-        segments = self.template.render(turns, generation=generation)
-        # A prompt is never cut: it would lose its end, which asks for the answer.
-        return self._encoded(segments, images, None if generation else self.max_length)
-
-    def check_supervision(self, turns: Sequence[Turn], images: Sequence[Image.Image]) -> Encoded:
-        """What training would see of the text; DataError unless its trained ids decode to the answers and end marks."""
-        segments = self.template.render(turns, generation=False)
-        encoded = self._encoded(segments, len(images), self.max_length)
-        check_supervision(segments, encoded, self.tokenizer)
-        return encoded
-
-    def _encoded(self, segments: Sequence[Any], images: int, max_length: int | None) -> Encoded:
-        return encode(
-            segments,
-            self.tokenizer,
-            image_token_ids=[[self.image_token_id] * self.image["tokens"]] * images,
-            max_length=max_length,
-            bos=self.template.bos,
-        )
-
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Normalised pixels (3, H, W), float32; the image must already have the size that the vision tower takes."""
-        size = (self.image["size"],) * 2
-        if image.size != size:
-            width, height = image.size
-            raise DataError(
-                f"the canvas is {width}x{height} but the vision tower takes {size[0]}x{size[1]}: "
-                f"end conversation.transforms with dict(type='Resize', size={size[0]})",
-                kind="canvas",
-            )
-        pixels = (np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 - self._mean) / self._std
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-
-    def picture(self, pixels: torch.Tensor) -> Image.Image:
-        """The image that ``pixels`` was made of, as the model sees it: the inverse of ``pixels``."""
-        values = (pixels.numpy().transpose(1, 2, 0) * self._std + self._mean) * 255.0
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-
-    def collate(self, samples: Sequence[Mapping[str, Any]], *, layout: str = "right") -> dict[str, torch.Tensor]:
-        """Pad to the longest sample: ids, mask and ``labels`` (B, T); ``pixel_values`` (images, 3, H, W).
-
-        Training pads ``"right"``, generation ``"left"`` (new tokens follow the last one; no labels then). A batch
-        without any image gets one zero image that no token refers to: the family runs its tower on it all the same.
-        """
-        length = max(len(sample["input_ids"]) for sample in samples)
-        columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for sample in samples:
-            count, pad = len(sample["input_ids"]), length - len(sample["input_ids"])
-            columns["input_ids"].append(_pad(sample["input_ids"], pad, self.pad_id, layout))
-            columns["attention_mask"].append(_pad([1] * count, pad, 0, layout))
-            columns["labels"].append(_pad(sample["labels"], pad, IGNORE_INDEX, layout))
-        if layout == "left":
-            del columns["labels"]
-        batch = {name: torch.tensor(rows) for name, rows in columns.items()}
-        pixels = [sample["pixel_values"] for sample in samples if sample["pixel_values"] is not None]
-        size = self.image["size"]
-        batch["pixel_values"] = torch.cat(pixels) if pixels else torch.zeros(1, 3, size, size)
-        return batch
-
-    @property
-    def pad_id(self) -> int:
-        """The id that fills a batch; the end mark's where the tokenizer has no pad token (it is masked out)."""
-        pad = self.tokenizer.pad_token_id
-        return pad if pad is not None else self.tokenizer.eos_token_id
-
-    def decode(self, ids: torch.Tensor) -> list[str]:
-        """The text of generated ids (B, T), control tokens left out, cut at the template's end mark."""
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [_cut(text, self.template.stop).strip() for text in texts]
-
-    def stop_ids(self) -> list[int]:
-        """Ids that end generation: the template's end marks that are one token, and the tokenizer's own."""
-        marks = [self.tokenizer.convert_tokens_to_ids(mark) for mark in self.template.stop]
-        unknown = self.tokenizer.unk_token_id
-        ids = {mark for mark in [*marks, self.tokenizer.eos_token_id] if mark is not None and mark != unknown}
-        return sorted(ids)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer, image processor (Hugging Face's CLIP form) and ``mllm_processor.json`` into ``folder``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save_pretrained(folder)
-        written = {"image": self.image, "conversation": self.conversation, "generation": self.generation}
-        (folder / PROCESSOR_FILE).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-        (folder / "preprocessor_config.json").write_text(json.dumps(self._clip_form(), indent=2) + "\n")
-
-    def _clip_form(self) -> dict[str, Any]:
-        size = self.image["size"]
-        return {
-            "image_processor_type": "CLIPImageProcessor",
-            "crop_size": {"height": size, "width": size},
-            "size": {"shortest_edge": size},
-            "image_mean": list(self.image["mean"]),
-            "image_std": list(self.image["std"]),
-            "resample": 3,
-        }
-
-
-def read_saved(folder: str | Path) -> dict[str, Any]:
-    """What ``Processor.save_pretrained`` wrote into ``folder`` (image, conversation, generation), or {}."""
-    path = Path(folder) / PROCESSOR_FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: broken JSON at line {error.lineno} ({error.msg})") from error
 
 
 class Family:
     """Base of what MODELS holds: it builds processor and model from plain values, and generates.
 
     It keeps no tensors, so DDP, FSDP and DeepSpeed have nothing to wrap here. ``parts`` maps a part's name to the
-    words in parameter names that belong to it, first match wins; "language" takes the rest. ``wrap`` names the layer
-    classes that FSDP wraps. ``file_names`` are pairs (prefix in memory, prefix in weight files).
+    words in parameter names that belong to it, first match wins; "language" takes the rest. ``frozen`` are the parts
+    that stand still unless ``tune`` says otherwise. ``wrap`` names the layer classes that FSDP wraps. ``file_names``
+    are pairs (prefix in memory, prefix in weight files). ``partial`` is the folder of a checkpoint that holds trained
+    tensors alone, to be put on what the other arguments build; ``model_args`` is what the config gave. ``build_family``
+    sets both.
     """
 
     layouts: ClassVar[tuple[str, ...]] = ("right", "left")
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    frozen: ClassVar[tuple[str, ...]] = ()
     wrap: ClassVar[tuple[str, ...]] = ()
     file_names: ClassVar[tuple[tuple[str, str], ...]] = ()
+    partial: Path | None = None
+    model_args: Mapping[str, Any] = MappingProxyType({})
 
     def build_processor(
         self, conversation: Mapping[str, Any], generation: Mapping[str, Any] | None = None
@@ -198,9 +43,15 @@ class Family:
         """The processor; touches no weights."""
         raise NotImplementedError
 
-    def build_model(self, processor: Processor) -> nn.Module:
-        """The model with its weights, frozen as the config says, embeddings as long as the tokenizer."""
+    def load_model(self, processor: Processor) -> nn.Module:
+        """The model with its weights on the CPU, embeddings as long as the tokenizer; nothing is frozen yet."""
         raise NotImplementedError
+
+    def build_model(self, processor: Processor, tuning: Tuning | None = None) -> nn.Module:
+        """The model as it is trained: loaded, quantised, with adapters, frozen as ``tuning`` says."""
+        model = self.load_model(processor)
+        tune(model, self, tuning)
+        return model
 
     def generate(self, model: nn.Module, batch: Mapping[str, torch.Tensor], **options: Any) -> torch.Tensor:
         """New ids alone (B, new); ``batch`` is left-padded, ``model`` may be wrapped by DDP."""
@@ -209,12 +60,21 @@ class Family:
         return ids[:, batch["input_ids"].shape[1] :]
 
     def save_weights(self, model: nn.Module, state: Mapping[str, torch.Tensor] | None, folder: str | Path) -> None:
-        """Write config and weights; ``state`` is the gathered state of a model that is held in pieces."""
-        save_weights(model, state, folder, self.file_names)
+        """Write config and weights, or the trained tensors alone where ``tune`` says so.
+
+        ``state`` is the gathered state of a model that is held in pieces.
+        """
+        if model.tuned.saves_trained:
+            adapters.save_trained(model, state, folder)
+        else:
+            save_weights(model, state, folder, self.file_names)
 
     def load_weights(self, model: nn.Module, folder: str | Path) -> None:
         """Read the weights of a checkpoint into the model; CheckpointError unless every tensor lands."""
-        load_weights(model, folder, self.file_names)
+        if adapters.is_partial(folder):
+            adapters.load_trained(model, folder)
+        else:
+            load_weights(model, folder, self.file_names)
 
     def part_of(self, parameter_name: str) -> str:
         """The part ("vision", "projector", "language", …) that a parameter belongs to."""
@@ -245,14 +105,3 @@ def weights_folder(path: str | None, what: str) -> Path:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{what}: {str(folder)!r} has no config.json; expected a folder in Hugging Face's layout")
     return folder
-
-
-def _pad(values: Sequence[int], count: int, fill: int, layout: str) -> list[int]:
-    padding = [fill] * count
-    return [*values, *padding] if layout == "right" else [*padding, *values]
-
-
-def _cut(text: str, marks: Sequence[str]) -> str:
-    for mark in marks:
-        text = text.split(mark, 1)[0] if mark.strip() else text
-    return text

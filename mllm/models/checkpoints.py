@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,10 +62,24 @@ def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:
     model.load_state_dict(found, strict=False)
 
 
-def _read(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of one ``.safetensors`` or torch file (``.bin``, ``.pth``); nothing but tensors is unpickled."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{str(path)!r}: no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        fault = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not a file of weights ({fault}); it may be cut off") from error
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
     files = [folder / SINGLE]
     if (folder / INDEX).is_file():
         files = [folder / name for name in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
@@ -72,10 +87,7 @@ def _read(folder: Path) -> dict[str, torch.Tensor]:
     for path in files:
         if not path.is_file():
             raise CheckpointError(f"{folder}: {path.name} is missing; the checkpoint is incomplete")
-        try:
-            tensors.update(load_file(path))
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: not a safetensors file ({error}); it may be cut off") from error
+        tensors.update(read_weights(path))
     return tensors
 
 

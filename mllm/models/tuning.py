@@ -1,14 +1,120 @@
-"""What of a model is trained: freezing by part or pattern, learning rates by part, and the report of it."""
+"""What of a model is trained: frozen parts, LoRA adapters, quantised weights; and the report of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from mllm.errors import ConfigError, choices
-from mllm.models.base import Family
+from mllm.errors import CheckpointError, ConfigError, choices
+from mllm.models import adapters
+from mllm.models.quantization import KINDS, quantize
+
+if TYPE_CHECKING:
+    from mllm.models.base import Family
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685) on linear layers, through peft.
+
+    ``targets`` is "linear" (every linear layer of the language part but the head), a list of layer names within the
+    language part (``["q_proj", "v_proj"]``), or a regular expression over full module names. ``modules_to_save`` are
+    parts or regular expressions that are trained whole beside the adapters. ``new_tokens`` trains the embedding rows
+    of tokens that the tokenizer got for this run (coordinate bins). ``dora`` and ``rslora`` switch on arXiv 2402.09353
+    and 2312.03732. ``dtype`` is the adapters' type, float32 unless said otherwise.
+    """
+
+    r: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    targets: str | Sequence[str] = "linear"
+    modules_to_save: Sequence[str] = ()
+    new_tokens: bool = True
+    dora: bool = False
+    rslora: bool = False
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The config part ``tune``.
+
+    ``freeze`` names parts or regular expressions over parameter names; None takes the family's own. With ``lora`` all
+    but adapters and ``modules_to_save`` stands still. ``quantize`` ("nf4", "fp4", "int8") holds the linear layers of
+    the language part in few bits and needs ``lora``. ``save`` is "all" or "trained" (checkpoints hold the trained
+    tensors alone; always so with ``lora``).
+    """
+
+    freeze: Sequence[str] | None = None
+    lora: Lora | None = None
+    quantize: str | None = None
+    double_quant: bool = False
+    save: str = "all"
+
+    @classmethod
+    def from_config(cls, cfg: Mapping[str, Any] | None) -> Tuning | None:
+        """The checked values of ``tune``; None without any; ConfigError that names a wrong key or value."""
+        if cfg is None:
+            return None
+        values = _checked(cls, cfg, "tune")
+        if values.get("lora") is not None:
+            values["lora"] = Lora(**_checked(Lora, values["lora"], "tune.lora"))
+        tuning = cls(**values)
+        if tuning.save not in ("all", "trained"):
+            raise ConfigError(f"tune.save={tuning.save!r}; {choices(tuning.save, ('all', 'trained'))}")
+        if tuning.quantize is not None and tuning.quantize not in KINDS:
+            raise ConfigError(f"tune.quantize={tuning.quantize!r}; {choices(tuning.quantize, KINDS)}")
+        if tuning.quantize is not None and tuning.lora is None:
+            raise ConfigError("tune.quantize: quantised weights cannot be trained; add tune.lora=dict(r=64, alpha=16)")
+        return tuning
+
+
+@dataclass
+class Tuned:
+    """What was made of a model, kept as its attribute ``tuned``: the tuning and the digest of what is not saved."""
+
+    tuning: Tuning
+    base_digest: str | None = None
+
+    @property
+    def saves_trained(self) -> bool:
+        """Whether checkpoints hold the trained tensors alone."""
+        return self.tuning.lora is not None or self.tuning.save == "trained"
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values that ``Tuning.from_config`` reads back."""
+        return asdict(self.tuning)
+
+
+def tune(model: nn.Module, family: Family, tuning: Tuning | None) -> None:
+    """Quantise, add adapters, freeze, and read a partial checkpoint, in place; without ``tuning`` as it was saved."""
+    saved = adapters.read_partial(family.partial) if family.partial else None
+    before = Tuning.from_config(saved["tune"]) if saved else None
+    if before is not None and tuning is not None and before.lora is not None and tuning.lora is None:
+        raise ConfigError(
+            f"{family.partial} holds LoRA adapters but tune.lora is not set: set it as there, or merge them first "
+            f"(mllm convert {family.partial} MERGED --to merged)"
+        )
+    tuning = tuning or before or Tuning()
+    freeze(model, family, family.frozen if tuning.freeze is None else tuning.freeze)
+    digest = None
+    if tuning.lora is not None or tuning.save == "trained":
+        if tuning.lora is not None:
+            _keep_trained(model, family, tuning.lora)
+        digest = adapters.digest(model)
+        _check_base(saved, digest, family)
+    if tuning.quantize is not None:
+        quantize(_language_layers(model, family), tuning.quantize, double=tuning.double_quant)
+    if tuning.lora is not None:
+        add_lora(model, family, tuning.lora)
+    model.tuned = Tuned(tuning, digest)
+    if saved is not None:
+        adapters.load_trained(model, family.partial)
 
 
 def freeze(model: nn.Module, family: Family, patterns: Sequence[str]) -> None:
@@ -16,24 +122,46 @@ def freeze(model: nn.Module, family: Family, patterns: Sequence[str]) -> None:
 
     ConfigError for a pattern that freezes nothing: a misspelt one would train what should stand still.
     """
-    parts = {family.part_of(name) for name, _ in model.named_parameters()}
     for pattern in patterns:
-        hit = False
-        for name, parameter in model.named_parameters():
-            if family.part_of(name) == pattern or (pattern not in parts and re.search(pattern, name)):
-                parameter.requires_grad_(False)
-                hit = True
-        if not hit:
-            raise ConfigError(f"model_args.freeze: {pattern!r} matches no parameter; {choices(pattern, parts)}")
+        for _, parameter in _matching(model, family, pattern, "tune.freeze"):
+            parameter.requires_grad_(False)
+
+
+def add_lora(model: nn.Module, family: Family, lora: Lora) -> None:
+    """Put adapters on the layers that ``lora.targets`` names; everything else keeps its gradient as it is."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=_target_pattern(model, family, lora.targets),
+        trainable_token_indices=_new_rows(model) if lora.new_tokens else None,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
+    )
+    kept = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise ConfigError(f"tune.lora: {str(error).splitlines()[0]}") from error
+    model._hf_peft_config_loaded = True  # transformers 5.23: the Trainer refuses quantised models without adapters
+    dtype = getattr(torch, lora.dtype)
+    for name, parameter in model.named_parameters():
+        if adapters.is_adapter(name):
+            parameter.data = parameter.data.to(dtype)
+        elif id(parameter) in kept:
+            parameter.requires_grad_(True)  # peft stops every gradient but its own
 
 
 def trainable_report(model: nn.Module, family: Family) -> dict[str, tuple[int, int]]:
-    """(trained, all) parameters of each part, in the order in which they appear."""
+    """(trained, all) parameters of each part, in the order in which they appear; adapters are a part of their own."""
     report: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        trained, total = report.get(family.part_of(name), (0, 0))
-        count = getattr(parameter, "ds_numel", parameter.numel())
-        report[family.part_of(name)] = (trained + count * parameter.requires_grad, total + count)
+        part = "adapters" if adapters.is_adapter(name) else family.part_of(name)
+        trained, total = report.get(part, (0, 0))
+        count = getattr(parameter, "ds_numel", None) or getattr(parameter, "full_count", parameter.numel())
+        report[part] = (trained + count * parameter.requires_grad, total + count)
     return report
 
 
@@ -44,3 +172,96 @@ def format_report(report: Mapping[str, tuple[int, int]]) -> str:
         f"  {part:<12}{trained:>16,} of {total:>16,} trained ({100 * trained / max(total, 1):.1f} %)"
         for part, (trained, total) in rows
     )
+
+
+def _checked(cls: type, cfg: Any, where: str) -> dict[str, Any]:
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(f"{where}: expected dict(…), got {cfg!r:.60}")
+    known = [one.name for one in fields(cls)]
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(f"{where} has no {key!r}; {choices(key, known)}")
+    return dict(cfg)
+
+
+def _keep_trained(model: nn.Module, family: Family, lora: Lora) -> None:
+    """Leave the gradient of ``modules_to_save`` alone (frozen ones stay so), stop every other."""
+    kept = {
+        name
+        for pattern in lora.modules_to_save
+        for name, _ in _matching(model, family, pattern, "tune.lora.modules_to_save")
+    }
+    for name, parameter in model.named_parameters():
+        if name not in kept:
+            parameter.requires_grad_(False)
+
+
+def _matching(model: nn.Module, family: Family, pattern: str, where: str) -> list[tuple[str, nn.Parameter]]:
+    """Parameters whose part is ``pattern`` or whose name it matches; ConfigError if there is none."""
+    parts = {family.part_of(name) for name, _ in model.named_parameters()}
+    found = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if family.part_of(name) == pattern or (pattern not in parts and re.search(pattern, name))
+    ]
+    if not found:
+        raise ConfigError(f"{where}: {pattern!r} matches no parameter; {choices(pattern, parts)}")
+    return found
+
+
+def _language_layers(model: nn.Module, family: Family) -> dict[str, nn.Linear]:
+    """The linear layers of the language part but its head, by name."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and family.part_of(f"{name}.weight") == "language"
+    }
+
+
+def _target_pattern(model: nn.Module, family: Family, targets: str | Sequence[str]) -> str:
+    """The regular expression, as peft matches it with whole module names, that ``targets`` stands for."""
+    if isinstance(targets, str) and targets != "linear":
+        pattern = targets
+    else:
+        names = list(_language_layers(model, family))
+        ends = sorted({name.rpartition(".")[2] for name in names}) if isinstance(targets, str) else list(targets)
+        chosen = [name for name in names if name.rpartition(".")[2] in ends]
+        if len({name.rpartition(".")[2] for name in chosen}) < len(set(ends)):
+            known = sorted({name.rpartition(".")[2] for name in names})
+            wrong = next(end for end in ends if end not in known)
+            raise ConfigError(f"tune.lora.targets: the language part has no layer {wrong!r}; {choices(wrong, known)}")
+        start = _common_start(chosen)
+        pattern = rf"{re.escape(start)}.*\b({'|'.join(map(re.escape, ends))})"
+    if not any(re.fullmatch(pattern, name) for name, _ in model.named_modules()):
+        raise ConfigError(f"tune.lora.targets: {pattern!r} matches no module, as in 'model.language_model.layers.0.…'")
+    return pattern
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """The dotted path that all of ``names`` begin with."""
+    shared = []
+    for words in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        shared.append(words[0])
+    return ".".join(shared) + "." if shared else ""
+
+
+def _new_rows(model: nn.Module) -> dict[str, list[int]] | None:
+    """peft's ``trainable_token_indices``: the rows that ``fit_embeddings`` appended, of embedding and untied head."""
+    rows = list(getattr(model, "new_token_rows", ()))
+    if not rows:
+        return None
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    modules = {module: name for name, module in model.named_modules()}
+    tied = head.weight is embedding.weight
+    return {modules[one]: rows for one in ([embedding] if tied else [embedding, head])}
+
+
+def _check_base(saved: Mapping[str, Any] | None, digest: str, family: Family) -> None:
+    if saved is not None and saved.get("base_digest") not in (None, digest):
+        raise CheckpointError(
+            f"{family.partial} was trained on another base model than the one that is loaded (digest "
+            f"{saved['base_digest'][:12]}… against {digest[:12]}…): give model_args the base that it was trained on"
+        )

@@ -16,11 +16,11 @@ from mllm.dataset.browsing import named_sources
 from mllm.dataset.mixture import sources_of
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.errors import ConfigError, DataError, choices
+from mllm.models.build import build_family
 from mllm.pipeline.assemble import batch_of_a_step, check_best_metric, evaluation_set, train_samples
 from mllm.pipeline.check_copy import CleanCopy
 from mllm.pipeline.check_report import SourceReport, Verdict, compare, count_errors, judge
 from mllm.pipeline.check_rows import CheckedSource, Chunk, RowChecker, checked_chunks
-from mllm.registry import MODELS
 
 # What depends on the machine that the run will have, not on this one.
 MACHINE_ARGUMENTS = (
@@ -80,7 +80,7 @@ def check_config(
     data_args = values.get("data_args") or {}
     _check_keys(values, str(resolved.path))
     arguments = _arguments(values.get("training_args") or {})
-    processor = MODELS.build(values["model_args"]).build_processor(
+    processor = build_family(values["model_args"]).build_processor(
         values.get("conversation") or {}, values.get("generation")
     )
     sets = _sets(data_args, processor, arguments)

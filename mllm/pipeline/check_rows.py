@@ -109,10 +109,11 @@ class RowChecker:
         try:
             frames = [self._frame(image.size, row.has_places) for image in item.images]
             turns = turns_with_coordinates(item, frames, self.processor.formatter)
+            sizes = [frame.canvas_size for frame in frames]
             if not trains:
-                self.processor.encode_text(turns, len(item.images), generation=True)
+                self.processor.encode_text(turns, sizes, generation=True)
                 return
-            encoded = self.processor.check_supervision(turns, item.images)
+            encoded = self.processor.check_supervision(turns, sizes)
         except DataError as error:
             row.find_error(error, kind_of(error, "cannot be encoded"))
             return

@@ -13,7 +13,8 @@ from mllm.engine.predict import Generator
 from mllm.engine.run_folder import write_json, write_run_file
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.evaluation.report import Section, write_report
-from mllm.models.tuning import format_report, trainable_report
+from mllm.models.build import build_family
+from mllm.models.tuning import Tuning, format_report, trainable_report
 from mllm.pipeline.assemble import (
     batch_of_a_step,
     check_best_metric,
@@ -25,7 +26,6 @@ from mllm.pipeline.assemble import (
 )
 from mllm.pipeline.sources import source_table, source_uses
 from mllm.pipeline.table import score_table
-from mllm.registry import MODELS
 from mllm.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -40,7 +40,7 @@ class Run:
         self.sections: list[Section] = []
         data_args = cfg.get("data_args", {})
         set_seed(args.seed)
-        self.family = MODELS.build(cfg["model_args"])
+        self.family = build_family(cfg["model_args"])
         self.processor = self.family.build_processor(cfg.get("conversation", {}), cfg.get("generation"))
         self.options = generation_options(cfg, self.processor)
         validates = args.do_eval or (args.do_train and (args.eval_on_start or args.eval_strategy != "no"))
@@ -51,7 +51,7 @@ class Run:
         self.test = self._set("test", data_args.get("test"), "data_args.test") if args.do_predict else None
         self.multitest = self._multitest(data_args) if args.do_multi_predict else {}
         check_best_metric(args, self.validation)
-        self.model = self.family.build_model(self.processor)
+        self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")))
         self.trainer = MultimodalTrainer(
             model=self.model,
             args=args,

@@ -143,5 +143,5 @@ def test_base_classes_are_looked_at_only_behind_kwargs():
     class Closed(Base):
         def __init__(self, c): ...
 
-    assert init_parameters(Passes) == {"a", "b"}
-    assert init_parameters(Closed) == {"c"}
+    assert init_parameters(Passes) == ({"a", "b"}, True)
+    assert init_parameters(Closed) == ({"c"}, True)

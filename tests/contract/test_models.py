@@ -1,4 +1,8 @@
-"""What every registered model family must keep, shown on its tiny twin."""
+"""What every registered model family must keep, shown on its tiny twin (tests/models/twins_*.py)."""
+
+import importlib
+import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -7,19 +11,29 @@ import torch
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.loss import token_loss
 from mllm.errors import CheckpointError
-from mllm.models.tuning import trainable_report
+from mllm.models.adapters import is_adapter, merge_adapters
+from mllm.models.build import build_family
+from mllm.models.tuning import Tuning, trainable_report
 from mllm.registry import DATASETS, MODELS
 
-TWINS = {"LLaVA": tiny.MODEL_ARGS}
+TWINS = {}
+for file in sorted((Path(__file__).resolve().parents[1] / "models").glob("twins_*.py")):
+    TWINS |= importlib.import_module(f"models.{file.stem}").TWINS
+WHOLE = Tuning(freeze=[])
 
 
 @pytest.fixture(scope="module", params=MODELS.names())
-def twin(request):
-    assert request.param in TWINS, f"{request.param} needs a tiny twin in TWINS"
+def name(request):
+    assert request.param in TWINS, f"{request.param} needs a tiny twin: add it to TWINS in tests/models/twins_*.py"
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def twin(name):
     torch.manual_seed(0)
-    family = MODELS.build(TWINS[request.param])
-    processor = family.build_processor(tiny.CONVERSATION, {"max_new_tokens": 8})
-    return family, processor, family.build_model(processor)
+    family = build_family(TWINS[name].model_args)
+    processor = family.build_processor(TWINS[name].conversation, {"max_new_tokens": 8})
+    return family, processor, family.build_model(processor, WHOLE)
 
 
 def _samples(processor, mode, count=4):
@@ -27,124 +41,196 @@ def _samples(processor, mode, count=4):
     return [dataset[index] for index in range(count)]
 
 
-def _loss(model, batch):
+def _batch(processor, count=4):
+    return processor.collate([sample.features for sample in _samples(processor, "train", count)])
+
+
+def _prompts(processor, samples=None):
+    samples = samples or _samples(processor, "generate")
+    return processor.collate([sample.features for sample in samples], layout="left")
+
+
+def _loss(model, batch, items=None):
     labels = batch["labels"]
-    return token_loss(model(**{name: value for name, value in batch.items() if name != "labels"}), labels)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    return token_loss(model(**inputs), labels, items)
 
 
-def test_the_loss_falls(twin):
-    family, processor, _ = twin
-    torch.manual_seed(0)
-    model = family.build_model(processor)
-    batch = processor.collate([sample.features for sample in _samples(processor, "train")])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+def _logits(model, batch):
+    with torch.no_grad():
+        return model.eval()(**{name: value for name, value in batch.items() if name != "labels"}).logits
+
+
+def _steps(model, batch, count, rate=3e-3):
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=rate)
     losses = []
-    for _ in range(20):
+    for _ in range(count):
         loss = _loss(model, batch)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return losses
+
+
+def _options(processor, **more):
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": processor.pad_id}
+    if processor.tokenizer.bos_token_id is not None:
+        options["bos_token_id"] = processor.tokenizer.bos_token_id
+    return {**options, "eos_token_id": processor.stop_ids(), **more}
+
+
+def test_the_loss_falls(twin):
+    family, processor, _ = twin
+    torch.manual_seed(0)
+    model = family.build_model(processor, WHOLE).train()
+    losses = _steps(model, _batch(processor), 20)
     assert losses[-1] < losses[0] - 1
 
 
-def test_answer_tokens_alone_bear_loss(twin):
+def test_answer_tokens_alone_bear_loss(twin, name):
     _, processor, _ = twin
     for sample in _samples(processor, "train"):
         trained = [label for label in sample.features["labels"] if label != -100]
-        assert processor.tokenizer.decode(trained).replace("</s>", "").strip() == sample.record.target
-    batch = processor.collate([sample.features for sample in _samples(processor, "train")])
+        assert processor.tokenizer.decode(trained).replace(TWINS[name].mark, "").strip() == sample.record.target
+    batch = _batch(processor)
     assert not batch["labels"][batch["attention_mask"] == 0].ne(-100).any()
+
+
+def test_the_split_of_a_batch_changes_neither_loss_nor_gradient(twin):
+    _, processor, model = twin
+    features = [sample.features for sample in _samples(processor, "train", 8)]
+    outcomes = []
+    model.eval()
+    items = sum(label != -100 for one in features for label in one["labels"][1:])
+    for size in (8, 2, 1):
+        model.zero_grad()
+        parts = [processor.collate(features[start : start + size]) for start in range(0, 8, size)]
+        loss = 0.0
+        for part in parts:
+            value = _loss(model, part, items)
+            value.backward()
+            loss += value.item()
+        outcomes.append((loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    for loss, gradients in outcomes[1:]:
+        assert loss == pytest.approx(outcomes[0][0], abs=1e-5)
+        for ours, theirs in zip(gradients, outcomes[0][1], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
 def test_padding_side_does_not_change_the_answer(twin):
     family, processor, model = twin
-    samples = [sample.features for sample in _samples(processor, "generate")]
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": processor.pad_id}
-    together = processor.decode(family.generate(model.eval(), processor.collate(samples, layout="left"), **options))
+    samples = _samples(processor, "generate")
+    options = _options(processor)
+    together = processor.decode(family.generate(model.eval(), _prompts(processor, samples), **options))
     alone = [
-        processor.decode(family.generate(model.eval(), processor.collate([one], layout="left"), **options))[0]
-        for one in samples
+        processor.decode(family.generate(model.eval(), _prompts(processor, [one]), **options))[0] for one in samples
     ]
     assert together == alone
 
 
-def test_cached_and_uncached_generation_agree(twin):
+@pytest.mark.parametrize("beams", [1, 2])
+def test_cached_and_uncached_generation_agree(twin, beams):
     family, processor, model = twin
-    batch = processor.collate([sample.features for sample in _samples(processor, "generate")], layout="left")
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": processor.pad_id}
-    cached = family.generate(model.eval(), batch, use_cache=True, **options)
-    assert torch.equal(cached, family.generate(model.eval(), batch, use_cache=False, **options))
+    options = _options(processor, num_beams=beams)
+    cached = family.generate(model.eval(), _prompts(processor), use_cache=True, **options)
+    assert torch.equal(cached, family.generate(model.eval(), _prompts(processor), use_cache=False, **options))
+
+
+def test_greedy_generation_takes_the_likeliest_next_token_of_the_forward_pass(twin):
+    family, processor, model = twin
+    prompt = _prompts(processor, _samples(processor, "generate", 1))
+    first = family.generate(model.eval(), prompt, **_options(processor, max_new_tokens=1, eos_token_id=None))
+    assert first[0, 0] == _logits(model, prompt)[0, -1].argmax()
 
 
 def test_the_image_changes_the_output(twin):
     _, processor, model = twin
-    batch = processor.collate([sample.features for sample in _samples(processor, "train", 2)])
-    batch.pop("labels")
-    with torch.no_grad():
-        seen = model(**batch).logits
-        blank = model(**{**batch, "pixel_values": torch.zeros_like(batch["pixel_values"])}).logits
-    assert not torch.allclose(seen, blank)
+    batch = _batch(processor, 2)
+    blank = {name: torch.zeros_like(value) if "pixel" in name else value for name, value in batch.items()}
+    assert not torch.allclose(_logits(model, batch), _logits(model, blank))
 
 
 def test_a_saved_model_gives_the_same_logits_and_the_same_prompt(twin, tmp_path):
     family, processor, model = twin
     family.save_weights(model, None, tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded_family = MODELS.build({"type": type(family).__name__, "pretrained": str(tmp_path), "freeze": []})
+    loaded_family = build_family({"pretrained": str(tmp_path)})
+    assert type(loaded_family) is type(family)
     loaded_processor = loaded_family.build_processor({})
     loaded = loaded_family.build_model(loaded_processor)
-    batch = processor.collate([sample.features for sample in _samples(processor, "train")])
-    again = loaded_processor.collate([sample.features for sample in _samples(loaded_processor, "train")])
+    batch, again = _batch(processor), _batch(loaded_processor)
     assert torch.equal(batch["input_ids"], again["input_ids"])
-    batch.pop("labels")
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.eval()(**batch).logits, model.eval()(**batch).logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(_logits(loaded, batch), _logits(model, batch), atol=1e-5, rtol=1e-4)
     assert loaded_processor.generation == {"max_new_tokens": 8}
 
 
-def test_a_batch_without_images_reaches_every_parameter(twin):
+def test_adapters_saved_loaded_and_merged_give_the_same_logits(twin, name, tmp_path):
+    family, processor, model = twin
+    base, run = tmp_path / "base", tmp_path / "run"
+    family.save_weights(model, None, base)
+    processor.save_pretrained(base)
+    start = build_family({"pretrained": str(base)})
+    tuned_processor = start.build_processor({})
+    tuned = start.build_model(tuned_processor, Tuning.from_config({"lora": TWINS[name].lora})).train()
+    before = {key: value.clone() for key, value in tuned.named_parameters() if not value.requires_grad}
+    batch = _batch(tuned_processor)
+    losses = _steps(tuned, batch, 8, rate=2e-2)
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, before[key]) for key, value in tuned.named_parameters() if key in before)
+    start.save_weights(tuned, None, run)
+    tuned_processor.save_pretrained(run)
+    again = build_family({"pretrained": str(run)})
+    loaded = again.build_model(again.build_processor({}))
+    assert any(is_adapter(key) for key, _ in loaded.named_parameters())
+    torch.testing.assert_close(_logits(loaded, batch), _logits(tuned, batch))
+    assert not torch.allclose(_logits(model, batch), _logits(tuned, batch))
+    merge_adapters(loaded)
+    assert not any(is_adapter(key) or "base_layer" in key for key, _ in loaded.named_parameters())
+    torch.testing.assert_close(_logits(loaded, batch), _logits(tuned, batch), atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_without_images_reaches_every_parameter(twin, name):
     _, processor, model = twin
     turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello there"}]
     sample = SingleImageConvDataset([{"conversations": turns}], processor)[0]
-    model.zero_grad()
+    model.train().zero_grad()
     batch = processor.collate([sample.features])
     _loss(model, batch).backward()
-    without = [
-        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
-    ]
-    assert [name for name in without if not _never_used(name)] == []
-    plain = {name: value for name, value in batch.items() if name not in ("labels", "pixel_values")}
-    with torch.no_grad():
-        seen = model(**plain, pixel_values=batch["pixel_values"]).logits
-        torch.testing.assert_close(seen, model(**plain).logits)
-
-
-def _never_used(name):
-    # CLIP's last norm belongs to its pooled output, which no LLaVA reads.
-    return "post_layernorm" in name
+    without = [key for key, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    assert [key for key in without if not re.search(TWINS[name].never_used, key)] == []
+    other = {key: torch.ones_like(value) if "pixel" in key else value for key, value in batch.items()}
+    torch.testing.assert_close(_logits(model, batch), _logits(model, other))
 
 
 def test_bf16_and_checkpointing_run(twin):
-    family, processor, model = twin
-    batch = processor.collate([sample.features for sample in _samples(processor, "train", 2)])
-    model.train()
-    plain = _loss(model, batch)
-    model.gradient_checkpointing_enable()
-    torch.testing.assert_close(_loss(model, batch), plain)
+    family, processor, _ = twin
+    torch.manual_seed(0)
+    model = family.build_model(processor, WHOLE)
+    batch = _batch(processor, 2)
+    gradients = []
+    for checkpointing in (False, True):
+        model.train().zero_grad()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        torch.manual_seed(0)
+        _loss(model, batch).backward()
+        gradients.append({key: one.grad.clone() for key, one in model.named_parameters() if one.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], value, msg=key)
     model.gradient_checkpointing_disable()
-    half = family.build_model(processor).to(torch.bfloat16)
-    batch["pixel_values"] = batch["pixel_values"].to(torch.bfloat16)
-    assert torch.isfinite(_loss(half, batch))
+    half = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in batch.items()}
+    assert torch.isfinite(_loss(model.to(torch.bfloat16), half))
 
 
-def test_freezing_a_part_leaves_the_others_trained():
-    family = MODELS.build({**tiny.MODEL_ARGS, "freeze": ["vision"]})
-    model = family.build_model(family.build_processor(tiny.CONVERSATION))
+def test_frozen_parts_stand_still_by_default(twin, name):
+    family, processor, _ = twin
+    model = family.build_model(processor)
     report = trainable_report(model, family)
-    assert report["vision"][0] == 0 < report["vision"][1]
-    assert report["projector"][0] == report["projector"][1] > 0
-    assert report["language"][0] == report["language"][1] > 0
+    for part, (trained, total) in report.items():
+        assert total > 0
+        assert (trained == 0) == (part in family.frozen), part
 
 
 def test_a_checkpoint_of_another_model_is_refused(twin, tmp_path):
@@ -153,25 +239,22 @@ def test_a_checkpoint_of_another_model_is_refused(twin, tmp_path):
     family.load_weights(model, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-64])
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match="not a file of weights"):
         family.load_weights(model, tmp_path)
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         family.load_weights(model, tmp_path)
 
 
-def test_the_file_can_be_read_by_plain_transformers(twin, tmp_path):
-    from safetensors import safe_open
+def test_the_file_can_be_read_by_plain_transformers(twin, name, tmp_path):
     from transformers import AutoModelForImageTextToText
 
+    if not TWINS[name].plain:
+        pytest.skip(f"{name} is no class of transformers")
     family, processor, model = twin
     family.save_weights(model, None, tmp_path)
     loaded, info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    batch = processor.collate([sample.features for sample in _samples(processor, "train", 2)])
-    batch.pop("labels")
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.eval()(**batch).logits, model.eval()(**batch).logits)
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert {name.split(".")[0] for name in file.keys()} <= {new.split(".")[0] for _, new in family.file_names}  # noqa: SIM118
+    batch = _batch(processor, 2)
+    torch.testing.assert_close(_logits(loaded, batch), _logits(model, batch))

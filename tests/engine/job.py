@@ -17,6 +17,7 @@ from mllm.config.arguments import Seq2SeqArguments
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.predict import Generator, predict
 from mllm.engine.trainer import MultimodalTrainer
+from mllm.models.tuning import Tuning
 from mllm.registry import DATASETS
 
 
@@ -24,7 +25,7 @@ def build(folder, batch, accumulation, items):
     torch.manual_seed(0)
     family = tiny.family()
     processor = family.build_processor(tiny.CONVERSATION)
-    model = family.build_model(processor)
+    model = family.build_model(processor, Tuning(freeze=[]))
     dataset = DATASETS.build({"type": "ItemJsonl", "path": items, "image_root": str(Path(items).parent)})
     args = Seq2SeqArguments(
         output_dir=str(folder),

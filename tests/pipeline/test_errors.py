@@ -229,7 +229,7 @@ CASES = {
         "exactly one of pretrained",
     ),
     "freezing what is not there": (
-        lambda d: d.config(model_args={**tiny.MODEL_ARGS, "freeze": ["visoin"]}),
+        lambda d: d.config(tune={"freeze": ["visoin"]}),
         "'visoin' matches no parameter.*did you mean 'vision'",
     ),
     "canvas of another size": (

@@ -27,8 +27,8 @@ model_args = dict(
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     ),
-    freeze=[],
 )
+tune = dict(freeze=[])
 conversation = dict(
     template="vicuna_v1.1",
     formatter=dict(type="PlainFormatter"),

@@ -1,5 +1,6 @@
 # The small LLaVA that ships (2.3 M parameters, 96 px, 36 image tokens); coordinates are tokens, 101 to a side.
-model_args = dict(type="LLaVA", pretrained="asset:toy_llava", freeze=[])
+model_args = dict(type="LLaVA", pretrained="asset:toy_llava")
+tune = dict(freeze=[])
 conversation = dict(
     template=dict(type="vicuna_v1.1", system=""),
     formatter=dict(type="BinTokenFormatter", bins=101),

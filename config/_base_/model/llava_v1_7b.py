@@ -3,7 +3,6 @@ model_args = dict(
     type="LLaVA",
     pretrained="{{$MLLM_WEIGHTS:weights}}/llava-1.5-7b-hf",
     dtype="bfloat16",
-    freeze=["vision"],
 )
 conversation = dict(
     template="vicuna_v1.1",

@@ -30,7 +30,8 @@ data_args = dict(
         ],
     ),
 )
-model_args = dict(type='LLaVA', pretrained='work_dirs/toy_llava_untrained', freeze=[])
+model_args = dict(type='LLaVA', pretrained='work_dirs/toy_llava_untrained')
+tune = dict(freeze=[])
 conversation = dict(
     template=dict(type='plain'),
     formatter=dict(type='BinTokenFormatter', bins=101),

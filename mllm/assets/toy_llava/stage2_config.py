@@ -76,7 +76,8 @@ data_args = dict(
         ],
     ),
 )
-model_args = dict(type='LLaVA', pretrained='work_dirs/toy_llava_stage1', freeze=[])
+model_args = dict(type='LLaVA', pretrained='work_dirs/toy_llava_stage1')
+tune = dict(freeze=[])
 conversation = dict(
     template=dict(type='vicuna_v1.1', system=''),
     formatter=dict(type='BinTokenFormatter', bins=101),

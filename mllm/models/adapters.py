@@ -1,0 +1,145 @@
+"""Checkpoints of trained tensors alone: LoRA adapters as peft writes them, other trained tensors as LLaVA does.
+
+``adapter_config.json`` and ``adapter_model.safetensors`` hold the adapters, ``non_lora_trainables.bin`` the rest,
+``mllm_tune.json`` the config part ``tune`` and a digest of the base that they were trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mllm.errors import CheckpointError
+from mllm.models.checkpoints import read_weights
+
+TUNE_FILE, ADAPTER_FILE, OTHERS_FILE = "mllm_tune.json", "adapter_model.safetensors", "non_lora_trainables.bin"
+PREFIX = "base_model.model."
+ADAPTER_WORDS = (".lora_", ".trainable_tokens_delta")
+DIGEST_SAMPLES = 256
+
+
+def is_adapter(parameter_name: str) -> bool:
+    """Whether a parameter was added by peft."""
+    return any(word in parameter_name for word in ADAPTER_WORDS)
+
+
+def is_partial(folder: str | Path) -> bool:
+    """Whether the folder holds trained tensors alone, as ``save_trained`` writes them."""
+    return (Path(folder) / TUNE_FILE).is_file()
+
+
+def read_partial(folder: Path) -> dict[str, Any]:
+    """``tune`` and ``base_digest`` of a partial checkpoint; CheckpointError if the file is broken."""
+    path = folder / TUNE_FILE
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); the checkpoint is incomplete") from error
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and sampled values of the tensors that stand still.
+
+    Values are compared as bfloat16: a base is the same whether it was loaded in float32 or bfloat16.
+    """
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            continue
+        values = parameter.detach().flatten()
+        sample = values[:: max(values.numel() // DIGEST_SAMPLES, 1)][:DIGEST_SAMPLES].to("cpu", torch.bfloat16)
+        found.update(f"{name}{tuple(parameter.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
+    return found.hexdigest()
+
+
+def save_trained(model: nn.Module, state: Mapping[str, torch.Tensor] | None, folder: str | Path) -> None:
+    """Write the trained tensors of a tuned model; ``state`` is the gathered state of one that is held in pieces."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict() if state is None else state
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if model.tuned.tuning.lora is not None:
+        found = {name: one.detach().cpu().contiguous() for name, one in _adapters(model, state).items()}
+        save_file({PREFIX + name: one for name, one in found.items()}, folder / ADAPTER_FILE, metadata={"format": "pt"})
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = getattr(model.config, "_name_or_path", "") or None
+        config.save_pretrained(folder)
+    others = {PREFIX + name: state[name].detach().cpu() for name in sorted(trained) if not is_adapter(name)}
+    torch.save(others, folder / OTHERS_FILE)
+    written = {"tune": model.tuned.to_config(), "base_digest": model.tuned.base_digest}
+    (folder / TUNE_FILE).write_text(json.dumps(written, indent=2) + "\n")
+
+
+def load_trained(model: nn.Module, folder: str | Path) -> None:
+    """Read what ``save_trained`` wrote into a model that was tuned alike; CheckpointError unless every tensor lands."""
+    folder = Path(folder)
+    stored = {name.removeprefix(PREFIX): one for name, one in _read(folder).items()}
+    target = model.state_dict()
+    files = _file_names(model)
+    wanted = {files.get(name, name): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    wanted |= {file_name: name for name, file_name in files.items()}
+    missing = sorted(set(wanted) - set(stored))
+    unknown = sorted(name for name in stored if name not in wanted and name not in target)
+    wrong = sorted(name for name, one in stored.items() if name in wanted and one.shape != target[wanted[name]].shape)
+    for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
+        if names:
+            raise CheckpointError(
+                f"{folder}: {len(names)} trained tensors are {kind}, first {names[0]!r}; it was tuned otherwise"
+            )
+    model.load_state_dict({wanted.get(name, name): one for name, one in stored.items()}, strict=False)
+
+
+def _adapters(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(model, dict(state), save_embedding_layers=False)
+
+
+def _file_names(model: nn.Module) -> dict[str, str]:
+    """Name of each adapter tensor in memory → its name in a file, as peft has them."""
+    if model.tuned.tuning.lora is None:
+        return {}
+    tags = {name: torch.empty(0) for name in model.state_dict()}
+    by_identity = {id(tag): name for name, tag in tags.items()}
+    return {by_identity[id(tag)]: name for name, tag in _adapters(model, tags).items()}
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
+    adapters = read_weights(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
+    return {**adapters, **read_weights(folder / OTHERS_FILE)}
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add the adapters to the weights that they stand on and take them off, in place.
+
+    CheckpointError where the base is quantised: its weights cannot hold the sum; build it without ``tune.quantize``.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            _put(model, name, module.unload_and_optionally_merge_module(True, True, None))
+        elif isinstance(module, BaseTunerLayer) and not name.endswith("token_adapter"):
+            base = module.get_base_layer()
+            if type(base) is not nn.Linear:
+                raise CheckpointError(
+                    f"{name} is quantised: adapters merge only into whole weights; drop tune.quantize"
+                )
+            module.merge(safe_merge=True)
+            _put(model, name, base)
+    model.tuned.tuning = replace(model.tuned.tuning, lora=None, save="all")
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)

@@ -1,0 +1,41 @@
+"""From ``model_args`` to a family, where ``pretrained`` may name a checkpoint of trained tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mllm.errors import CheckpointError, ConfigError
+from mllm.models.adapters import is_partial
+from mllm.models.base import Family, checkpoint_folder
+from mllm.models.processor import read_saved
+from mllm.registry import MODELS
+
+
+def build_family(model_args: Mapping[str, Any]) -> Family:
+    """The family; without ``type`` the one that the checkpoint in ``pretrained`` names.
+
+    A partial checkpoint (LoRA, projector) is put on the base that it was trained on: ``model_args`` as saved there,
+    with what is given here besides.
+    """
+    pretrained = model_args.get("pretrained")
+    if not isinstance(pretrained, str) or ("type" in model_args and "config" in model_args):
+        return _recorded(model_args)
+    folder = checkpoint_folder(pretrained, "model_args.pretrained")
+    saved = read_saved(folder).get("family", {})
+    if not is_partial(folder):
+        return _recorded({"type": saved["type"], **model_args} if saved else model_args)
+    if not saved:
+        raise CheckpointError(f"{folder}: mllm_processor.json does not tell its base; give it as model_args.pretrained")
+    given = {name: value for name, value in model_args.items() if name != "pretrained"}
+    if given.get("type", saved["type"]) != saved["type"]:
+        raise ConfigError(f"model_args.type={given['type']!r}, but {folder} is of the family {saved['type']!r}")
+    family = _recorded({**saved, **given})
+    family.partial = folder
+    return family
+
+
+def _recorded(model_args: Mapping[str, Any]) -> Family:
+    family = MODELS.build(model_args)
+    family.model_args = dict(model_args)
+    return family
