@@ -79,12 +79,28 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: not a file of weights ({fault}); it may be cut off") from error
 
 
-def _read(folder: Path) -> dict[str, torch.Tensor]:
-    files = [folder / SINGLE]
+def stored_tensors(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Those of ``names`` that the safetensors files of ``folder`` hold; nothing else is read."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in _files(folder):
+        if path.is_file():
+            with safe_open(path, "pt") as file:
+                present = set(file.keys())
+                found |= {name: file.get_tensor(name) for name in names if name in present}
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
-        files = [folder / name for name in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
+        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
+    return [folder / SINGLE]
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    for path in files:
+    for path in _files(folder):
         if not path.is_file():
             raise CheckpointError(f"{folder}: {path.name} is missing; the checkpoint is incomplete")
         tensors.update(read_weights(path))

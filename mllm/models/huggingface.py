@@ -24,12 +24,12 @@ class HuggingFaceFamily(Family):
     """A model class of transformers, from ``pretrained`` (a folder in its layout) or ``config`` (random weights).
 
     A subclass names ``model_class`` and gives ``image_of``; ``tokenizer`` is a folder, needed beside ``config``.
-    ``from_scratch`` keeps the configuration of ``pretrained`` and draws its weights anew.
+    ``from_scratch`` keeps the configuration of ``pretrained`` and draws its weights anew. ``attn_implementation`` is
+    transformers' choice (sdpa where the class has it) unless named: "flash_attention_2", "eager".
     """
 
     model_class: ClassVar[str]
     processor_class: ClassVar[type[Processor]] = Processor
-    image_token: ClassVar[str] = IMAGE_PLACEHOLDER
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class HuggingFaceFamily(Family):
         config: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
         from_scratch: bool = False,
-        attn_implementation: str = "sdpa",
+        attn_implementation: str | None = None,
         dtype: str = "float32",
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
@@ -48,7 +48,9 @@ class HuggingFaceFamily(Family):
             raise ConfigError(f"{self.name}: dtype={dtype!r} is no torch type; expected float32, bfloat16 or float16")
         self.pretrained, self.config, self.tokenizer = pretrained, config, tokenizer
         self.from_scratch = from_scratch
-        self.options = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+        self.options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+        if attn_implementation is not None:
+            self.options["attn_implementation"] = attn_implementation
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     def _check_start(self, **starts: Any) -> None:
@@ -67,16 +69,20 @@ class HuggingFaceFamily(Family):
         saved = read_saved(source) if source else {}
         tokenizer = load_tokenizer(self.partial or self.tokenizer_folder())
         image = saved.get("image") or self._image()
-        new = [token for token in (image.get(key) for key in ("token", "start", "end")) if token]
-        new = [token for token in new or [self.image_token] if not _knows(tokenizer, token)]
-        if new:
-            tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+        self.add_tokens(tokenizer, image)
         conversation = {**saved.get("conversation", {}), **conversation}
         generation = {**saved.get("generation", {}), **(generation or {})}
         made_by = {"type": self.name, **self.model_args}
         processor = self.processor_class(tokenizer, image, conversation, generation, made_by)
         tokenizer.add_tokens(processor.formatter.tokens())
         return processor
+
+    def add_tokens(self, tokenizer: Any, image: Mapping[str, Any]) -> None:
+        """Give the tokenizer the tokens that stand for an image, where it lacks them."""
+        tokens = (image.get("token", IMAGE_PLACEHOLDER), image.get("start"), image.get("end"))
+        new = [token for token in tokens if token and not _knows(tokenizer, token)]
+        if new:
+            tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
 
     def load_model(self, processor: Processor) -> nn.Module:
         """The model in its ``dtype``; embedding rows of new tokens start at the mean of the old ones."""
@@ -85,7 +91,8 @@ class HuggingFaceFamily(Family):
         except (OSError, ValueError, ImportError) as error:
             raise CheckpointError(f"the {self.name} model could not be built: {str(error).splitlines()[0]}") from error
         fit_embeddings(model, processor)
-        model.config.image_token_id = processor.image_token_id
+        if processor.image_token_id is not None:
+            model.config.image_token_id = processor.image_token_id
         return model
 
     def _build(self, processor: Processor) -> nn.Module:
@@ -100,7 +107,7 @@ class HuggingFaceFamily(Family):
 
     def load_pretrained(self, folder: Path) -> nn.Module:
         """The model with the weights of a folder in any layout that transformers reads for it."""
-        return load_whole(self.transformers_class(), folder, self.options)
+        return load_whole(self.transformers_class(), folder, {**self.options, "config": self.model_config()})
 
     def transformers_class(self) -> Any:
         """The class of the model."""
@@ -146,12 +153,16 @@ def load_own(family: HuggingFaceFamily, folder: Path) -> nn.Module:
     return model
 
 
-def load_whole(model_class: Any, folder: Path, options: Mapping[str, Any]) -> nn.Module:
-    """``from_pretrained`` from a folder; CheckpointError unless every tensor of the model is there and no other."""
+def load_whole(model_class: Any, folder: Path, options: Mapping[str, Any], may_lack: Sequence[str] = ()) -> nn.Module:
+    """``from_pretrained`` from a folder; CheckpointError unless every tensor of the model is there and no other.
+
+    ``may_lack`` names those that the caller puts right where they are missing.
+    """
     model, info = model_class.from_pretrained(folder, output_loading_info=True, **options)
-    faults = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
+    missing = sorted(set(info["missing_keys"]) - set(may_lack))
+    faults = missing or sorted(info["unexpected_keys"])
     if faults:
-        kind = "lacks" if info["missing_keys"] else "has unknown"
+        kind = "lacks" if missing else "has unknown"
         raise CheckpointError(
             f"model_args.pretrained: {str(folder)!r} {kind} {len(faults)} tensors, first {faults[0]!r}"
         )

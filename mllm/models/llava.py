@@ -6,17 +6,15 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
 from mllm.errors import CheckpointError, ConfigError
-from mllm.models.base import checkpoint_folder, weights_folder
 from mllm.models.checkpoints import read_weights
-from mllm.models.huggingface import HuggingFaceFamily, load_own
+from mllm.models.huggingface import load_own
+from mllm.models.pair import PairFamily
 from mllm.models.processor import Processor
 from mllm.registry import MODELS
 
@@ -28,11 +26,10 @@ HUB_NAMES = (
     ("model.vision_tower.", "vision_tower.vision_model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
-LAST_LAYER = -2
 
 
 @MODELS.register_module()
-class LLaVA(HuggingFaceFamily):
+class LLaVA(PairFamily):
     """LLaVA v1.5 and its like: any CLIP or SigLIP tower, any causal language model.
 
     One of three starts: ``pretrained`` (a LLaVA folder), ``vision_tower`` + ``language_model`` (two folders, a new
@@ -51,34 +48,23 @@ class LLaVA(HuggingFaceFamily):
 
     def __init__(
         self,
-        pretrained: str | None = None,
-        vision_tower: str | None = None,
-        language_model: str | None = None,
         projector: str | None = None,
-        config: Mapping[str, Any] | None = None,
-        tokenizer: str | None = None,
-        mm_vision_select_layer: int = LAST_LAYER,
+        mm_vision_select_layer: int = -2,
         mm_vision_select_feature: str = "patch",
         mm_use_im_start_end: bool = False,
         mm_use_im_patch_token: bool = False,
         **options: Any,
     ) -> None:
-        self.vision_tower, self.language_model, self.projector = vision_tower, language_model, projector
-        super().__init__(pretrained=pretrained, config=config, tokenizer=tokenizer, **options)
+        super().__init__(**options)
         if mm_vision_select_feature not in ("patch", "cls_patch"):
             raise ConfigError(
                 f"{self.name}: mm_vision_select_feature={mm_vision_select_feature!r}; known: patch, cls_patch"
             )
+        self.projector = projector
         self.select_layer = mm_vision_select_layer
         self.select_strategy = "default" if mm_vision_select_feature == "patch" else "full"
         self.tokens = {"token": "<im_patch>"} if mm_use_im_patch_token else {}
         self.tokens |= {"start": "<im_start>", "end": "<im_end>"} if mm_use_im_start_end else {}
-
-    def _check_start(self, **starts: Any) -> None:
-        pair = (self.vision_tower, self.language_model)
-        if any(pair) and not all(pair):
-            raise ConfigError(f"{self.name}: vision_tower and language_model go together; one of them is missing")
-        super()._check_start(**starts, **{"vision_tower + language_model": self.language_model})
 
     def image_of(self, config: Any) -> dict[str, Any]:
         """The tower's size, and a token for each patch."""
@@ -95,55 +81,33 @@ class LLaVA(HuggingFaceFamily):
             model.get_parameter(name).requires_grad_(False)
         return model
 
-    def tokenizer_folder(self) -> Path:
-        """The language model's where the model is made of a pair."""
-        if self.language_model and not self.tokenizer:
-            return checkpoint_folder(self.language_model, "model_args.language_model")
-        return super().tokenizer_folder()
-
-    def model_config(self) -> Any:
-        """The configuration of the folder, of ``config``, or of the pair."""
-        if not self.language_model:
-            return super().model_config()
-        from transformers import AutoConfig, LlavaConfig
-
-        text = AutoConfig.from_pretrained(weights_folder(self.language_model, "model_args.language_model"))
-        vision = AutoConfig.from_pretrained(weights_folder(self.vision_tower, "model_args.vision_tower"))
-        vision = getattr(vision, "vision_config", vision)
-        strategy = self.select_strategy if _has_class_token(vision) else "full"
-        layer = self.select_layer
-        return LlavaConfig(
+    def pair_config(self, vision: Any, text: Any) -> Any:
+        """LLaVA's configuration over a tower and a language model."""
+        return self.transformers_class().config_class(
             text_config=text,
             vision_config=vision,
-            vision_feature_layer=layer,
-            vision_feature_select_strategy=strategy,
+            vision_feature_layer=self.select_layer,
+            vision_feature_select_strategy=self.select_strategy if _has_class_token(vision) else "full",
             tie_word_embeddings=text.tie_word_embeddings,
         )
 
+    def put_language(self, model: nn.Module, language: nn.Module) -> None:
+        """The decoder and its head."""
+        model.model.language_model, model.lm_head = language.get_decoder(), language.get_output_embeddings()
+
+    def put_vision(self, model: nn.Module, tower: nn.Module) -> None:
+        """The tower."""
+        model.model.vision_tower = tower
+
+    def tower_of(self, model: nn.Module) -> nn.Module:
+        """The tower."""
+        return model.model.vision_tower
+
     def _build(self, processor: Processor) -> nn.Module:
         model = super()._build(processor)
-        if self.language_model:
-            self._load_pair(model)
         if self.projector:
             _load_projector(model, self.projector)
         return model
-
-    def _load_pair(self, model: nn.Module) -> None:
-        from transformers import AutoModelForCausalLM
-
-        folder = weights_folder(self.language_model, "model_args.language_model")
-        language = AutoModelForCausalLM.from_pretrained(folder, **self.options)
-        model.model.language_model.load_state_dict(language.get_decoder().state_dict())
-        model.lm_head.load_state_dict(language.get_output_embeddings().state_dict())
-        folder = weights_folder(self.vision_tower, "model_args.vision_tower")
-        tower_class = type(model.model.vision_tower)
-        tower, info = tower_class.from_pretrained(folder, output_loading_info=True, **self.options)
-        if info["missing_keys"]:
-            missing = sorted(info["missing_keys"])
-            raise CheckpointError(
-                f"model_args.vision_tower: {folder} lacks {len(missing)} tensors, first {missing[0]!r}"
-            )
-        model.model.vision_tower = tower
 
 
 @MODELS.register_module()
@@ -157,25 +121,13 @@ class LLaVAv1(LLaVA):
 
     def transformers_class(self) -> Any:
         """LLaVA with a linear projector."""
-        return _linear_llava()
+        from mllm.models.modules.llava_v1 import LlavaV1ForConditionalGeneration
+
+        return LlavaV1ForConditionalGeneration
 
     def load_pretrained(self, folder: Path) -> nn.Module:
         """A folder in our own layout: no class of transformers has this projector."""
         return load_own(self, folder)
-
-
-@cache
-def _linear_llava() -> Any:
-    from transformers import LlavaForConditionalGeneration
-
-    class LlavaV1ForConditionalGeneration(LlavaForConditionalGeneration):
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            shape = config.vision_config.hidden_size, config.text_config.hidden_size
-            self.model.multi_modal_projector = nn.Linear(*shape)
-            self.post_init()
-
-    return LlavaV1ForConditionalGeneration
 
 
 def unused_parameters(model: nn.Module) -> list[str]:
