@@ -35,6 +35,11 @@ def is_partial(folder: str | Path) -> bool:
     return (Path(folder) / TUNE_FILE).is_file()
 
 
+def holds_adapters(folder: str | Path) -> bool:
+    """Whether the folder holds adapters."""
+    return (Path(folder) / ADAPTER_FILE).is_file()
+
+
 def read_partial(folder: Path) -> dict[str, Any]:
     """``tune`` and ``base_digest`` of a partial checkpoint; CheckpointError if the file is broken."""
     path = folder / TUNE_FILE
@@ -52,6 +57,9 @@ def digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if parameter.requires_grad:
+            continue
+        if parameter.is_meta:
+            found.update(f"{name}{tuple(parameter.shape)}".encode())
             continue
         values = parameter.detach().flatten()
         sample = values[:: max(values.numel() // DIGEST_SAMPLES, 1)][:DIGEST_SAMPLES].to("cpu", torch.bfloat16)
@@ -96,6 +104,19 @@ def load_trained(model: nn.Module, folder: str | Path) -> None:
                 f"{folder}: {len(names)} trained tensors are {kind}, first {names[0]!r}; it was tuned otherwise"
             )
     model.load_state_dict({wanted.get(name, name): one for name, one in stored.items()}, strict=False)
+
+
+def load_some(model: nn.Module, folder: str | Path) -> None:
+    """Put trained tensors that are no adapters into a model; CheckpointError unless each has its place there."""
+    stored = {name.removeprefix(PREFIX): one for name, one in _read(Path(folder)).items()}
+    target = model.state_dict()
+    wrong = sorted(name for name, one in stored.items() if name not in target or one.shape != target[name].shape)
+    if wrong or not stored:
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} of its {len(stored)} trained tensors have no place in this model, first "
+            f"{next(iter(wrong), None)!r}"
+        )
+    model.load_state_dict(stored, strict=False)
 
 
 def _adapters(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -47,11 +47,28 @@ class Family:
         """The model with its weights on the CPU, embeddings as long as the tokenizer; nothing is frozen yet."""
         raise NotImplementedError
 
-    def build_model(self, processor: Processor, tuning: Tuning | None = None) -> nn.Module:
-        """The model as it is trained: loaded, quantised, with adapters, frozen as ``tuning`` says."""
+    def build_model(
+        self, processor: Processor, tuning: Tuning | None = None, init_from: str | None = None
+    ) -> nn.Module:
+        """The model as it is trained: loaded, quantised, with adapters, frozen as ``tuning`` says.
+
+        ``init_from`` is a checkpoint whose weights replace those that were loaded: all of them, or those that a
+        checkpoint of trained tensors holds.
+        """
         model = self.load_model(processor)
+        folder = None if init_from is None else checkpoint_folder(init_from, "init_from")
+        if folder is not None and not adapters.holds_adapters(folder):
+            self._start_from(model, folder)
         tune(model, self, tuning)
+        if folder is not None and adapters.holds_adapters(folder):
+            adapters.load_trained(model, folder)
         return model
+
+    def _start_from(self, model: nn.Module, folder: Path) -> None:
+        if adapters.is_partial(folder):
+            adapters.load_some(model, folder)
+        else:
+            load_weights(model, folder, self.file_names)
 
     def generate(self, model: nn.Module, batch: Mapping[str, torch.Tensor], **options: Any) -> torch.Tensor:
         """New ids alone (B, new); ``batch`` is left-padded, ``model`` may be wrapped by DDP."""

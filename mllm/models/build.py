@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mllm.errors import CheckpointError, ConfigError
@@ -10,13 +12,16 @@ from mllm.models.adapters import is_partial
 from mllm.models.base import Family, checkpoint_folder
 from mllm.models.processor import read_saved
 from mllm.registry import MODELS
+from mllm.utils.storage import resolve_path
+
+FOLDERS = ("pretrained", "vision_tower", "language_model", "tokenizer", "projector")
 
 
 def build_family(model_args: Mapping[str, Any]) -> Family:
     """The family; without ``type`` the one that the checkpoint in ``pretrained`` names.
 
     A partial checkpoint (LoRA, projector) is put on the base that it was trained on: ``model_args`` as saved there,
-    with what is given here besides.
+    with what is given here besides; ``base`` tells where the base has moved to.
     """
     pretrained = model_args.get("pretrained")
     if not isinstance(pretrained, str) or ("type" in model_args and "config" in model_args):
@@ -27,7 +32,14 @@ def build_family(model_args: Mapping[str, Any]) -> Family:
         return _recorded({"type": saved["type"], **model_args} if saved else model_args)
     if not saved:
         raise CheckpointError(f"{folder}: mllm_processor.json does not tell its base; give it as model_args.pretrained")
-    given = {name: value for name, value in model_args.items() if name != "pretrained"}
+    given = {name: value for name, value in model_args.items() if name not in ("pretrained", "base")}
+    if "base" in model_args:
+        saved = {**saved, "pretrained": model_args["base"]}
+    gone = [saved[name] for name in FOLDERS if saved.get(name) and not _is_there(saved[name])]
+    if gone:
+        raise CheckpointError(
+            f"{folder} was trained on {gone[0]!r}, which is not there: name the place of its base by model_args.base"
+        )
     if given.get("type", saved["type"]) != saved["type"]:
         raise ConfigError(f"model_args.type={given['type']!r}, but {folder} is of the family {saved['type']!r}")
     family = _recorded({**saved, **given})
@@ -37,5 +49,15 @@ def build_family(model_args: Mapping[str, Any]) -> Family:
 
 def _recorded(model_args: Mapping[str, Any]) -> Family:
     family = MODELS.build(model_args)
-    family.model_args = dict(model_args)
+    places = {name: _place(model_args[name]) for name in FOLDERS if isinstance(model_args.get(name), str)}
+    family.model_args = {**model_args, **places}
     return family
+
+
+def _is_there(path: str) -> bool:
+    return path.startswith("asset:") or Path(_place(path)).exists()
+
+
+def _place(path: str) -> str:
+    """An absolute path, so that the checkpoint is found from anywhere; assets keep their name."""
+    return path if path.startswith("asset:") else os.path.abspath(resolve_path(path))

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from mllm.grounding.formatter import PlainFormatter
@@ -113,6 +114,15 @@ def test_a_table_holds_what_its_category_alone_would_score(evaluator, record_of)
             for category, row in table.items():
                 if row["samples"] == tables[dimension][category]["samples"]:
                     assert row == pytest.approx(tables[dimension][category])
+
+
+def test_a_draw_is_what_its_rows_alone_would_score(evaluator, record_of):
+    rows = evaluator.evaluate([record_of(index, index % 3 > 0) for index in range(6)]).statistics
+    clusters, times = np.array([0, 1, 1, 2, 3, 3]), np.array([1, 2, 0, 3])
+    drawn = [row for row, cluster in zip(rows, clusters, strict=True) for _ in range(times[cluster])]
+    values, expected = evaluator.drawn(rows, clusters)(times), evaluator.reduce(drawn)
+    assert set(evaluator.metrics) <= set(expected)
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_metrics_are_declared_and_the_number_is_signed(evaluator, record_of):

@@ -1,11 +1,13 @@
 """What every registered model family must keep, shown on its tiny twin (tests/models/twins_*.py)."""
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from contract.ddp_job import TUNINGS, step
+from contract.twins import TWINS, built, samples
+from launch import checked, run_two
 
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.loss import token_loss
@@ -15,9 +17,6 @@ from mllm.models.build import build_family
 from mllm.models.tuning import Tuning, trainable_report
 from mllm.registry import MODELS
 
-TWINS = {}
-for file in sorted((Path(__file__).resolve().parents[1] / "models").glob("twins_*.py")):
-    TWINS |= importlib.import_module(f"models.{file.stem}").TWINS
 WHOLE = Tuning(freeze=[])
 
 
@@ -29,25 +28,20 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def twin(name):
-    torch.manual_seed(0)
-    family = build_family(TWINS[name].model_args)
-    processor = family.build_processor(TWINS[name].conversation, {"max_new_tokens": 8})
-    return family, processor, family.build_model(processor, WHOLE)
+    return built(TWINS[name], WHOLE)
 
 
 def _samples(processor, mode, count=4):
-    twin = next(one for one in TWINS.values() if one.model_args["type"] == processor.family["type"])
-    dataset = SingleImageConvDataset(twin.items(count), processor, mode=mode)
-    return [dataset[index] for index in range(count)]
+    return samples(TWINS[processor.family["type"]], processor, mode, count)
 
 
 def _batch(processor, count=4):
     return processor.collate([sample.features for sample in _samples(processor, "train", count)])
 
 
-def _prompts(processor, samples=None):
-    samples = samples or _samples(processor, "generate")
-    return processor.collate([sample.features for sample in samples], layout="left")
+def _prompts(processor, chosen=None):
+    chosen = chosen or _samples(processor, "generate")
+    return processor.collate([sample.features for sample in chosen], layout="left")
 
 
 def _loss(model, batch, items=None):
@@ -118,13 +112,32 @@ def test_the_split_of_a_batch_changes_neither_loss_nor_gradient(twin):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def on_two_processes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ddp") / "found.pt"
+    checked(run_two([Path(__file__).with_name("ddp_job.py"), path]))
+    saved = torch.load(path, weights_only=True)
+    assert saved["world"] == 2
+    return saved["found"]
+
+
+@pytest.mark.parametrize("kind", TUNINGS)
+def test_two_processes_give_the_loss_and_gradients_of_one(on_two_processes, name, kind):
+    loss, gradients = step(TWINS[name], TUNINGS[kind], 0, 1)
+    shared_loss, shared_gradients = on_two_processes[name, kind]
+    assert shared_loss == pytest.approx(loss, abs=1e-5)
+    assert gradients.keys() == shared_gradients.keys()
+    for key, value in gradients.items():
+        torch.testing.assert_close(shared_gradients[key], value, atol=1e-5, rtol=1e-3, msg=key)
+
+
 def test_padding_side_does_not_change_the_answer(twin):
     family, processor, model = twin
-    samples = _samples(processor, "generate")
+    chosen = _samples(processor, "generate")
     options = _options(processor)
-    together = processor.decode(family.generate(model.eval(), _prompts(processor, samples), **options))
+    together = processor.decode(family.generate(model.eval(), _prompts(processor, chosen), **options))
     alone = [
-        processor.decode(family.generate(model.eval(), _prompts(processor, [one]), **options))[0] for one in samples
+        processor.decode(family.generate(model.eval(), _prompts(processor, [one]), **options))[0] for one in chosen
     ]
     assert together == alone
 
