@@ -30,6 +30,11 @@ def is_adapter(parameter_name: str) -> bool:
     return any(word in parameter_name for word in ADAPTER_WORDS)
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether peft put adapters into the model."""
+    return bool(getattr(model, "peft_config", None))
+
+
 def is_partial(folder: str | Path) -> bool:
     """Whether the folder holds trained tensors alone, as ``save_trained`` writes them."""
     return (Path(folder) / TUNE_FILE).is_file()
@@ -75,7 +80,7 @@ def save_trained(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict() if state is None else state
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if model.tuned.tuning.lora is not None:
+    if has_adapters(model):
         found = {name: one.detach().cpu().contiguous() for name, one in _adapters(model, state).items()}
         save_file({PREFIX + name: one for name, one in found.items()}, folder / ADAPTER_FILE, metadata={"format": "pt"})
         config = model.peft_config["default"]
@@ -127,7 +132,7 @@ def _adapters(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
 
 def _file_names(model: nn.Module) -> dict[str, str]:
     """Name of each adapter tensor in memory → its name in a file, as peft has them."""
-    if model.tuned.tuning.lora is None:
+    if not has_adapters(model):
         return {}
     tags = {name: torch.empty(0) for name in model.state_dict()}
     by_identity = {id(tag): name for name, tag in tags.items()}
@@ -152,13 +157,14 @@ def merge_adapters(model: nn.Module) -> None:
             _put(model, name, module.unload_and_optionally_merge_module(True, True, None))
         elif isinstance(module, BaseTunerLayer) and not name.endswith("token_adapter"):
             base = module.get_base_layer()
-            if type(base) is not nn.Linear:
+            if type(base).__module__.startswith("bitsandbytes"):
                 raise CheckpointError(
                     f"{name} is quantised: adapters merge only into whole weights; drop tune.quantize"
                 )
             module.merge(safe_merge=True)
             _put(model, name, base)
-    model.tuned.tuning = replace(model.tuned.tuning, lora=None, save="all")
+    del model.peft_config
+    model.tuned = replace(model.tuned, tuning=replace(model.tuned.tuning, lora=None), saves_trained=False)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

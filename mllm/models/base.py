@@ -23,8 +23,10 @@ class Family:
 
     It keeps no tensors, so DDP, FSDP and DeepSpeed have nothing to wrap here. ``parts`` maps a part's name to the
     words in parameter names that belong to it, first match wins; "language" takes the rest. ``frozen`` are the parts
-    that stand still unless ``tune`` says otherwise. ``wrap`` names the layer classes that FSDP wraps. ``file_names``
-    are pairs (prefix in memory, prefix in weight files). ``partial`` is the folder of a checkpoint that holds trained
+    that stand still unless ``tune`` says otherwise, ``saves`` what a checkpoint then holds ("all" or "trained").
+    ``decayed`` are words in the names of parameters that weight decay is for; None means all but norms and biases.
+    ``wrap`` names the layer classes that FSDP wraps, ``file_names`` are pairs (prefix in memory, prefix in weight
+    files). ``partial`` is the folder of a checkpoint that holds trained
     tensors alone, to be put on what the other arguments build; ``model_args`` is what the config gave. ``build_family``
     sets both.
     """
@@ -32,6 +34,8 @@ class Family:
     layouts: ClassVar[tuple[str, ...]] = ("right", "left")
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     frozen: ClassVar[tuple[str, ...]] = ()
+    saves: ClassVar[str] = "all"
+    decayed: ClassVar[tuple[str, ...] | None] = None
     wrap: ClassVar[tuple[str, ...]] = ()
     file_names: ClassVar[tuple[tuple[str, str], ...]] = ()
     partial: Path | None = None

@@ -13,7 +13,7 @@ from torch import nn
 from mllm.errors import CheckpointError
 
 Rules = Sequence[tuple[str, str]]
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, BIN = "model.safetensors", "pytorch_model.bin"
 
 
 def rename(name: str, rules: Rules) -> str:
@@ -44,7 +44,7 @@ def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
 
 def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:
     """Read what ``save_weights`` wrote into a built model; CheckpointError unless every tensor lands."""
-    stored = _read(Path(folder))
+    stored = read_folder(folder)
     target = model.state_dict()
     file_names = {name: rename(name, rules) for name in target}
     tied = _tied(model)
@@ -80,31 +80,40 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def stored_tensors(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Those of ``names`` that the safetensors files of ``folder`` hold; nothing else is read."""
+    """Those of ``names`` that the files of ``folder`` hold; of safetensors nothing else is read."""
     from safetensors import safe_open
 
     found = {}
-    for path in _files(folder):
-        if path.is_file():
+    for path in filter(Path.is_file, _files(folder)):
+        if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 present = set(file.keys())
                 found |= {name: file.get_tensor(name) for name in names if name in present}
+        else:
+            stored = read_weights(path)
+            found |= {name: stored[name] for name in names if name in stored}
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
-    return [folder / SINGLE]
-
-
-def _read(folder: Path) -> dict[str, torch.Tensor]:
+def read_folder(folder: str | Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder: safetensors or ``.bin``, in one file or in shards; CheckpointError if one is missing."""
     tensors: dict[str, torch.Tensor] = {}
-    for path in _files(folder):
+    for path in _files(Path(folder)):
         if not path.is_file():
             raise CheckpointError(f"{folder}: {path.name} is missing; the checkpoint is incomplete")
         tensors.update(read_weights(path))
     return tensors
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of weights; the one that is expected where there is none."""
+    for single in (SINGLE, BIN):
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        if (folder / single).is_file():
+            return [folder / single]
+    return [folder / SINGLE]
 
 
 def _tied(model: nn.Module) -> set[str]:

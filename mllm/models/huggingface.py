@@ -93,7 +93,13 @@ class HuggingFaceFamily(Family):
         fit_embeddings(model, processor)
         if processor.image_token_id is not None:
             model.config.image_token_id = processor.image_token_id
+        for name in self.unused_parameters(model):
+            model.get_parameter(name).requires_grad_(False)
         return model
+
+    def unused_parameters(self, model: nn.Module) -> list[str]:
+        """Names of parameters that no output depends on; with a gradient they would stall DDP's reduction."""
+        return []
 
     def _build(self, processor: Processor) -> nn.Module:
         model_class = self.transformers_class()

@@ -74,12 +74,14 @@ class LLaVA(PairFamily):
         return {"size": vision.image_size, "tokens": tokens, **self.tokens}
 
     def load_model(self, processor: Processor) -> nn.Module:
-        """As of the base; the tower's layers behind the projected one have no gradient: nothing reads them."""
+        """As of the base; a batch without images passes through the tower all the same."""
         model = super().load_model(processor)
         model.model.register_forward_pre_hook(_run_tower_on_zero_image, with_kwargs=True)
-        for name in unused_parameters(model):
-            model.get_parameter(name).requires_grad_(False)
         return model
+
+    def unused_parameters(self, model: nn.Module) -> list[str]:
+        """The tower's layers behind the projected one, its last norm and pooling."""
+        return _behind_projected_layer(model)
 
     def pair_config(self, vision: Any, text: Any) -> Any:
         """LLaVA's configuration over a tower and a language model."""
@@ -130,8 +132,7 @@ class LLaVAv1(LLaVA):
         return load_own(self, folder)
 
 
-def unused_parameters(model: nn.Module) -> list[str]:
-    """Parameters of the tower behind the layer that is projected, its last norm and pooling included."""
+def _behind_projected_layer(model: nn.Module) -> list[str]:
     config, tower = model.config, model.model.vision_tower
     layers = config.vision_feature_layer
     count = config.vision_config.num_hidden_layers

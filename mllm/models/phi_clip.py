@@ -63,6 +63,11 @@ class PhiCLIP(PairFamily):
         patches = (vision.image_size // vision.patch_size) ** 2
         return {"size": vision.image_size, "tokens": 1 if config.features == "pooled" else patches + 1}
 
+    def unused_parameters(self, model: nn.Module) -> list[str]:
+        """What makes CLIP's pooled vector, where the last layer is read."""
+        words = () if model.config.features == "pooled" else ("post_layernorm", "visual_projection")
+        return [name for name, _ in model.named_parameters() if any(word in name for word in words)]
+
     def load_pretrained(self, folder: Path) -> nn.Module:
         """A folder in our own layout."""
         return load_own(self, folder)

@@ -24,9 +24,8 @@ class Lora:
 
     ``targets`` is "linear" (every linear layer of the language part but the head), a list of layer names within the
     language part (``["q_proj", "v_proj"]``), or a regular expression over full module names. ``modules_to_save`` are
-    parts or regular expressions that are trained whole beside the adapters. ``new_tokens`` trains the embedding rows
-    of tokens that the tokenizer got for this run (coordinate bins). ``dora`` and ``rslora`` switch on arXiv 2402.09353
-    and 2312.03732. ``dtype`` is the adapters' type, float32 unless said otherwise.
+    parts or regular expressions that are trained whole beside the adapters. ``dora`` and ``rslora`` switch on arXiv
+    2402.09353 and 2312.03732. ``dtype`` is the adapters' type, float32 unless said otherwise.
     """
 
     r: int = 8
@@ -34,7 +33,6 @@ class Lora:
     dropout: float = 0.0
     targets: str | Sequence[str] = "linear"
     modules_to_save: Sequence[str] = ()
-    new_tokens: bool = True
     dora: bool = False
     rslora: bool = False
     dtype: str = "float32"
@@ -46,15 +44,17 @@ class Tuning:
 
     ``freeze`` names parts or regular expressions over parameter names; None takes the family's own. With ``lora`` all
     but adapters and ``modules_to_save`` stands still. ``quantize`` ("nf4", "fp4", "int8") holds the linear layers of
-    the language part in few bits and needs ``lora``. ``save`` is "all" or "trained" (checkpoints hold the trained
-    tensors alone; always so with ``lora``).
+    the language part in few bits and needs ``lora``. ``new_tokens`` trains the embedding rows of tokens that the
+    tokenizer got for this run (coordinate bins) where the embeddings stand still. ``save`` is "all" or "trained":
+    checkpoints hold the trained tensors alone, always so with ``lora`` or rows of tokens; None is the family's choice.
     """
 
     freeze: Sequence[str] | None = None
     lora: Lora | None = None
     quantize: str | None = None
     double_quant: bool = False
-    save: str = "all"
+    new_tokens: bool = True
+    save: str | None = None
 
     @classmethod
     def from_config(cls, cfg: Mapping[str, Any] | None) -> Tuning | None:
@@ -65,7 +65,7 @@ class Tuning:
         if values.get("lora") is not None:
             values["lora"] = Lora(**_checked(Lora, values["lora"], "tune.lora"))
         tuning = cls(**values)
-        if tuning.save not in ("all", "trained"):
+        if tuning.save not in (None, "all", "trained"):
             raise ConfigError(f"tune.save={tuning.save!r}; {choices(tuning.save, ('all', 'trained'))}")
         if tuning.quantize is not None and tuning.quantize not in KINDS:
             raise ConfigError(f"tune.quantize={tuning.quantize!r}; {choices(tuning.quantize, KINDS)}")
@@ -76,15 +76,11 @@ class Tuning:
 
 @dataclass
 class Tuned:
-    """What was made of a model, kept as its attribute ``tuned``: the tuning and the digest of what is not saved."""
+    """What was made of a model, kept as its attribute ``tuned``: the tuning, and the digest of what is not saved."""
 
     tuning: Tuning
+    saves_trained: bool = False
     base_digest: str | None = None
-
-    @property
-    def saves_trained(self) -> bool:
-        """Whether checkpoints hold the trained tensors alone."""
-        return self.tuning.lora is not None or self.tuning.save == "trained"
 
     def to_config(self) -> dict[str, Any]:
         """Plain values that ``Tuning.from_config`` reads back."""
@@ -102,17 +98,17 @@ def tune(model: nn.Module, family: Family, tuning: Tuning | None) -> None:
         )
     tuning = tuning or before or Tuning()
     freeze(model, family, family.frozen if tuning.freeze is None else tuning.freeze)
-    digest = None
-    if tuning.lora is not None or tuning.save == "trained":
-        if tuning.lora is not None:
-            _keep_trained(model, family, tuning.lora)
-        digest = adapters.digest(model)
-        _check_base(saved, digest, family)
+    if tuning.lora is not None:
+        _keep_trained(model, family, tuning.lora)
+    rows = _new_rows(model) if tuning.new_tokens else None
+    model.tuned = Tuned(tuning, bool(tuning.lora or rows) or (tuning.save or family.saves) == "trained")
+    if model.tuned.saves_trained:
+        model.tuned.base_digest = adapters.digest(model)
+        _check_base(saved, model.tuned.base_digest, family)
     if tuning.quantize is not None:
         quantize(_language_layers(model, family), tuning.quantize, double=tuning.double_quant)
-    if tuning.lora is not None:
-        add_lora(model, family, tuning.lora)
-    model.tuned = Tuned(tuning, digest)
+    if tuning.lora is not None or rows:
+        _inject(model, _peft_config(model, family, tuning.lora, rows), getattr(tuning.lora, "dtype", "float32"))
     if saved is not None:
         adapters.load_trained(model, family.partial)
 
@@ -127,29 +123,35 @@ def freeze(model: nn.Module, family: Family, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def add_lora(model: nn.Module, family: Family, lora: Lora) -> None:
-    """Put adapters on the layers that ``lora.targets`` names; everything else keeps its gradient as it is."""
-    from peft import LoraConfig, inject_adapter_in_model
+def _peft_config(model: nn.Module, family: Family, lora: Lora | None, rows: Any) -> Any:
+    from peft import LoraConfig, TrainableTokensConfig
 
-    config = LoraConfig(
+    if lora is None:
+        return TrainableTokensConfig(target_modules=list(rows), token_indices=next(iter(rows.values())))
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=_target_pattern(model, family, lora.targets),
-        trainable_token_indices=_new_rows(model) if lora.new_tokens else None,
+        trainable_token_indices=rows,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
     )
+
+
+def _inject(model: nn.Module, config: Any, dtype: str) -> None:
+    """Put peft's adapters into the model; everything else keeps its gradient as it is."""
+    from peft import inject_adapter_in_model
+
     kept = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:
         raise ConfigError(f"tune.lora: {str(error).splitlines()[0]}") from error
     model._hf_peft_config_loaded = True  # transformers 5.23: the Trainer refuses quantised models without adapters
-    dtype = getattr(torch, lora.dtype)
     for name, parameter in model.named_parameters():
         if adapters.is_adapter(name):
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(getattr(torch, dtype))
         elif id(parameter) in kept:
             parameter.requires_grad_(True)  # peft stops every gradient but its own
 
@@ -249,11 +251,11 @@ def _common_start(names: Sequence[str]) -> str:
 
 
 def _new_rows(model: nn.Module) -> dict[str, list[int]] | None:
-    """peft's ``trainable_token_indices``: the rows that ``fit_embeddings`` appended, of embedding and untied head."""
+    """peft's ``trainable_token_indices``: ``new_token_rows`` of embedding and untied head that stand still."""
     rows = list(getattr(model, "new_token_rows", ()))
-    if not rows:
-        return None
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not rows or embedding.weight.requires_grad:
+        return None
     modules = {module: name for name, module in model.named_modules()}
     tied = head.weight is embedding.weight
     return {modules[one]: rows for one in ([embedding] if tied else [embedding, head])}

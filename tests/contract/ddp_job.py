@@ -17,7 +17,7 @@ from mllm.engine.loss import token_loss
 from mllm.models.tuning import Tuning
 
 COUNT = 8
-TUNINGS = {"whole": {"freeze": []}, "lora": None}
+TUNINGS = {"whole": {"freeze": [], "save": "all"}, "lora": None}
 
 
 def step(twin, config, rank, world):

@@ -52,6 +52,7 @@ def _point_qa(index):
 
 # What an evaluator needs whose answers are none of these: index → (answer, truth).
 EXAMPLES = {
+    "AnswerabilityEvaluator": lambda index: (("a cup", "unanswerable")[index % 2], {"answerable": 1 - index % 2}),
     "CaptionEvaluator": _caption,
     "GroundedCaptionEvaluator": _grounded,
     "PhraseGroundingEvaluator": _grounded,

@@ -18,7 +18,9 @@ def built(twin, tuning=None):
     torch.manual_seed(0)
     family = build_family(twin.model_args)
     processor = family.build_processor(twin.conversation, {"max_new_tokens": 8})
-    return family, processor, family.build_model(processor, tuning)
+    model = family.build_model(processor, tuning)
+    twin.prepare(model)
+    return family, processor, model
 
 
 def features(twin, processor, count=4, mode="train"):

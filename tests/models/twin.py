@@ -1,5 +1,6 @@
 """What the contract test of model families needs to know of a family's tiny twin."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +14,18 @@ from mllm.registry import DATASETS
 class Twin:
     """``model_args`` and ``conversation`` build the twin; the rest says where families rightly differ.
 
-    ``plain`` is whether transformers reads the saved folder by itself, ``never_used`` a regular expression for
-    parameters that no output depends on, ``lora`` the config part ``tune.lora`` that suits the family, ``mark`` what
-    the trained text ends with. ``captions`` families are shown plain captions instead of boxes; those without
-    ``text_only`` refuse a sample that has no image.
+    ``plain`` is whether transformers reads the saved folder by itself, ``lora`` the config part ``tune.lora`` that
+    suits the family, ``mark`` what the trained text ends with. ``prepare`` changes the built model (opens gates that
+    start closed). ``captions`` families are shown plain captions instead of boxes; those without ``text_only`` refuse a
+    sample without an image.
     """
 
     model_args: dict[str, Any]
     conversation: dict[str, Any] = field(default_factory=lambda: dict(tiny.CONVERSATION))
     plain: bool = True
-    never_used: str = "(?!)"
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 4, "alpha": 8, "modules_to_save": ["projector"]})
     mark: str = "</s>"
+    prepare: Callable[[Any], None] = lambda model: None
     captions: bool = False
     text_only: bool = True
 
