@@ -78,18 +78,28 @@ def save_trained(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict() if state is None else state
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found, others = trained_tensors(model, state)
     if has_adapters(model):
-        found = {name: one.detach().cpu().contiguous() for name, one in _adapters(model, state).items()}
         save_file({PREFIX + name: one for name, one in found.items()}, folder / ADAPTER_FILE, metadata={"format": "pt"})
         config = model.peft_config["default"]
         config.base_model_name_or_path = getattr(model.config, "_name_or_path", "") or None
         config.save_pretrained(folder)
-    others = {PREFIX + name: state[name].detach().cpu() for name in sorted(trained) if not is_adapter(name)}
-    torch.save(others, folder / OTHERS_FILE)
+    torch.save({PREFIX + name: one for name, one in others.items()}, folder / OTHERS_FILE)
     written = {"tune": model.tuned.to_config(), "base_digest": model.tuned.base_digest}
     (folder / TUNE_FILE).write_text(json.dumps(written, indent=2) + "\n")
+
+
+def trained_tensors(
+    model: nn.Module, state: Mapping[str, torch.Tensor] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Adapters as peft names them, and the other trained tensors by their names in memory."""
+    state = model.state_dict() if state is None else state
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    found = _adapters(model, state) if has_adapters(model) else {}
+    return (
+        {name: one.detach().cpu().contiguous() for name, one in found.items()},
+        {name: state[name].detach().cpu() for name in sorted(trained) if not is_adapter(name)},
+    )
 
 
 def load_trained(model: nn.Module, folder: str | Path) -> None:

@@ -31,15 +31,20 @@ def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
     memory, prefix in the file). What transformers' own ``save_pretrained`` writes for LLaVA depends on how the
     model was built (seen in 5.23), and its Trainer then resumes from a file of other names with a warning alone.
     """
-    from huggingface_hub import save_torch_state_dict
-
     state = model.state_dict() if state is None else state
     named = {rename(name, rules): tensor for name, tensor in state.items()}
     model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
     model.config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    save_torch_state_dict(named, folder, metadata={"format": "pt"})
+    write_tensors(named, folder)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+    """Safetensors in shards of 5 GB, with an index where there are several."""
+    from huggingface_hub import save_torch_state_dict
+
+    save_torch_state_dict(dict(tensors), folder, metadata={"format": "pt"})
 
 
 def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:

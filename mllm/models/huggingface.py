@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -177,14 +178,28 @@ def load_whole(model_class: Any, folder: Path, options: Mapping[str, Any], may_l
 
 def fit_embeddings(model: nn.Module, processor: Processor) -> None:
     """Rows for all tokens; new ones start at the mean of the old and are listed in ``model.new_token_rows``."""
-    rows, needed = model.get_input_embeddings().weight.shape[0], len(processor.tokenizer)
+    # Not the weight's shape: ZeRO-3 holds it in pieces and shows none.
+    rows, needed = model.get_input_embeddings().num_embeddings, len(processor.tokenizer)
     if needed <= rows:
         return
     model.resize_token_embeddings(needed, mean_resizing=False)
-    with torch.no_grad():
-        for module in {model.get_input_embeddings(), model.get_output_embeddings()}:
-            module.weight[rows:] = module.weight[:rows].float().mean(dim=0).to(module.weight.dtype)
+    modules = dict.fromkeys((model.get_input_embeddings(), model.get_output_embeddings()))
+    weights = [module.weight for module in modules]
+    with gathered(weights), torch.no_grad():
+        for weight in weights:
+            weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
     model.new_token_rows = range(rows, needed)
+
+
+def gathered(weights: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
+    """The weights whole where ZeRO-3 holds them in pieces; of what is written into them, rank 0's is kept."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if not is_deepspeed_zero3_enabled():
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weights, modifier_rank=0)
 
 
 def plain(value: Any) -> Any:
