@@ -97,6 +97,10 @@ class Family:
         else:
             load_weights(model, folder, self.file_names)
 
+    def new_parts(self) -> tuple[str, ...]:
+        """Parts that start at random: a checkpoint of trained tensors must hold them."""
+        return ()
+
     def part_of(self, parameter_name: str) -> str:
         """The part ("vision", "projector", "language", …) that a parameter belongs to."""
         for part, words in self.parts.items():

@@ -64,6 +64,11 @@ class PairFamily(HuggingFaceFamily):
         """The model's tower; its class reads ``vision_tower``."""
         return model.vision_model
 
+    def new_parts(self) -> tuple[str, ...]:
+        """What lies between the pair, unless a file of its weights is given."""
+        given = getattr(self, "projector", None) or getattr(self, "weights", None)
+        return tuple(part for part in self.parts if part != "vision") if self.language_model and not given else ()
+
     def _build(self, processor: Processor) -> nn.Module:
         model = super()._build(processor)
         if self.language_model:

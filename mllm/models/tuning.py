@@ -103,6 +103,7 @@ def tune(model: nn.Module, family: Family, tuning: Tuning | None) -> None:
     rows = _new_rows(model) if tuning.new_tokens else None
     model.tuned = Tuned(tuning, bool(tuning.lora or rows) or (tuning.save or family.saves) == "trained")
     if model.tuned.saves_trained:
+        _check_new_parts(model, family)
         model.tuned.base_digest = adapters.digest(model)
         _check_base(saved, model.tuned.base_digest, family)
     if tuning.quantize is not None:
@@ -259,6 +260,16 @@ def _new_rows(model: nn.Module) -> dict[str, list[int]] | None:
     modules = {module: name for name, module in model.named_modules()}
     tied = head.weight is embedding.weight
     return {modules[one]: rows for one in ([embedding] if tied else [embedding, head])}
+
+
+def _check_new_parts(model: nn.Module, family: Family) -> None:
+    trained = {family.part_of(name) for name, one in model.named_parameters() if one.requires_grad}
+    lost = [part for part in family.new_parts() if part not in trained]
+    if lost and family.partial is None:
+        raise ConfigError(
+            f"tune: the {lost[0]} is new and stands still, and no checkpoint would hold it: train it "
+            f"(tune.lora.modules_to_save=[{lost[0]!r}]), or give its weights"
+        )
 
 
 def _check_base(saved: Mapping[str, Any] | None, digest: str, family: Family) -> None:

@@ -1,0 +1,22 @@
+# Captions, a few epochs in bf16; the checkpoint with the best first metric of the validation set is kept.
+training_args = dict(
+    do_train=True,
+    do_eval=True,
+    do_predict=True,
+    per_device_train_batch_size=16,
+    per_device_eval_batch_size=64,
+    num_train_epochs=3,
+    weight_decay=0.05,
+    warmup_steps=0.03,
+    lr_scheduler_type="cosine",
+    bf16=True,
+    logging_steps=50,
+    eval_strategy="steps",
+    eval_steps=1000,
+    save_strategy="steps",
+    save_steps=1000,
+    save_total_limit=2,
+    load_best_model_at_end=True,
+    metric_for_best_model="CIDEr",
+    dataloader_num_workers=8,
+)
