@@ -38,7 +38,7 @@ EXTRAS = {
     "petrel": ["boto3>=1.34"],
     "wandb": ["wandb>=0.17"],
     "web": ["gradio>=5"],
-    "speech": ["pocketsphinx>=5"],
+    "speech": ["pocketsphinx>=5", "soundfile>=0.12"],
     "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "setuptools>=77"],
 }
 

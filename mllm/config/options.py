@@ -162,7 +162,7 @@ def _known_keys(holder: Mapping[str, Any], path: tuple[str, ...], argument_names
     if path == ("generation",):
         from transformers import GenerationConfig
 
-        return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"}
+        return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"} | {"second_pass"}
     known = set(SECTION_KEYS.get(".".join(path), ()))
     registry = registry_at(path)
     if registry is not None and isinstance(holder.get("type"), str):

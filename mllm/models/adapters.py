@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,21 @@ def _file_names(model: nn.Module) -> dict[str, str]:
 def _read(folder: Path) -> dict[str, torch.Tensor]:
     adapters = read_weights(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
     return {**adapters, **read_weights(folder / OTHERS_FILE)}
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """The base model alone, for as long as the body runs; other trained tensors stay as they are."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def merge_adapters(model: nn.Module) -> None:

@@ -26,6 +26,8 @@ ARGUMENTS = {
         "datasets": [{"type": "DrawnREC", "count": 3}, {"type": "DrawnREC", "count": 3}]
     },
     "DrawnConversation": lambda shared, folder: {"count": 6, "tasks": [{"type": "DrawnREG"}, {"type": "DrawnVQA"}]},
+    "CleanAnswers": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}},
+    "SpokenQuestions": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}, "sound_root": str(folder)},
     "BlankImages": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}},
     "RepeatDataset": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 3}, "times": 2.5},
     "SubsetDataset": lambda shared, folder: {"dataset": {"type": "DrawnREC", "count": 9}, "count": 3},
