@@ -21,6 +21,7 @@ DETAILS = """
   mllm score RUN_DIR [--set NAME ...]                 the sets of a run, from its manifests and predictions
   mllm score --evaluator NAME --predictions FILE --annotations FILE ...      files that others wrote
   mllm score --compare A B [--set NAME]               B - A: run folders, files of one, or what --json wrote
+  mllm score RUN_DIR [--set NAME] --challenge OUT     the file for a challenge's server; nothing is scored
 
 Intervals are 95 % bootstrap intervals over images. An index that is missing, repeated or unknown is an error. Files may
 be gzipped; their layout is known by its fields. Options:"""
@@ -33,7 +34,10 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _check(arguments)
     import_modules(arguments.imports)
-    _compare(arguments) if arguments.compare else _score(arguments)
+    if arguments.challenge:
+        _challenge(arguments)
+    else:
+        _compare(arguments) if arguments.compare else _score(arguments)
     return 0
 
 
@@ -55,6 +59,9 @@ def _parser() -> Parser:
     add("--resamples", type=int, default=RESAMPLES, metavar="N", help=f"bootstrap draws ({RESAMPLES}; 0: no intervals)")
     add("--allow-partial", action="store_true", help="score what is there and mark the number 'k of N'")
     add("--import", nargs="+", dest="imports", default=[], metavar="MODULE", help="modules of evaluators from outside")
+    add(
+        "--challenge", metavar="OUT", help="write captions (COCO, VizWiz) or answers (VQA, VizWiz) as servers take them"
+    )
     add("--json", metavar="OUT", help="write full numbers, intervals, tables and statistics")
     return parser
 
@@ -63,6 +70,8 @@ def _check(arguments: Any) -> None:
     given = [bool(one) for one in (arguments.run, arguments.compare, arguments.evaluator)]
     if sum(given) != 1:
         raise UsageError("expected one of: RUN_DIR, --compare A B, --evaluator NAME with --predictions FILE")
+    if arguments.challenge and (not arguments.run or arguments.json):
+        raise UsageError("--challenge goes with RUN_DIR and without --json")
     alone = [name for name in OF_FILES if getattr(arguments, name)]
     if alone and not arguments.evaluator:
         raise UsageError(f"--{alone[0]} is for files of others: add --evaluator NAME")
@@ -82,6 +91,17 @@ def _score(arguments: Any) -> None:
     if arguments.json:
         _writing(arguments.json, lambda path: write_scored(path, sets))
     print("\n\n".join(map(scored_text, sets)))
+
+
+def _challenge(arguments: Any) -> None:
+    from mllm.pipeline.scoring.challenge import write_challenge
+    from mllm.pipeline.scoring.run_sets import run_records, sets_of
+
+    names = sets_of(Path(arguments.run), arguments.set)
+    if len(names) > 1:
+        raise UsageError(f"--challenge takes one set and {arguments.run} has {', '.join(names)}: add --set NAME")
+    records = run_records(Path(arguments.run), names[0], allow_partial=arguments.allow_partial)
+    _writing(arguments.challenge, lambda path: print(f"{path}: {write_challenge(path, records)}"), "--challenge")
 
 
 def _compare(arguments: Any) -> None:
@@ -178,8 +198,8 @@ def import_modules(names: Sequence[str]) -> None:
             raise ConfigError(f"--import {name}: could not be imported: {error}") from error
 
 
-def _writing(out: str, write: Any) -> None:
+def _writing(out: str, write: Any, flag: str = "--json") -> None:
     try:
         write(Path(out))
     except OSError as error:
-        raise ConfigError(f"--json {out!r} cannot be written: {error.strerror}; name a file") from error
+        raise ConfigError(f"{flag} {out!r} cannot be written: {error.strerror}; name a file") from error

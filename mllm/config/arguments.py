@@ -10,6 +10,7 @@ from transformers import Seq2SeqTrainingArguments
 from mllm.errors import ConfigError, choices
 
 GROUP_BY_MODALITY_LENGTH = "group_by_modality_length"
+FAILURE_RATE = "failure_rate"
 
 
 def _default_trackers() -> Any:
@@ -25,12 +26,26 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Our samples are no columns: always false."})
     do_multi_predict: bool = field(default=False, metadata={"help": "Predict every data set of data_args.multitest."})
+    blind_test: bool = field(
+        default=False, metadata={"help": "Predict the test sets a second time with blanked pictures."}
+    )
+    sample_steps: int | None = field(
+        default=None,
+        metadata={"help": "Write samples/step_N.html every so many steps; unless given with each evaluation."},
+    )
+    sample_count: int = field(
+        default=8, metadata={"help": "Validation items that samples/step_N.html shows; 0 writes no such pages."}
+    )
     mm_projector_lr: float | None = field(default=None, metadata={"help": "Learning rate of the projector."})
     vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of the vision tower."})
     language_lr: float | None = field(default=None, metadata={"help": "Learning rate of the language model."})
     muon_lr: float | None = field(
         default=None,
         metadata={"help": "Train the matrices of hidden layers by Muon with this rate, the rest by AdamW."},
+    )
+    init_from: str | None = field(
+        default=None,
+        metadata={"help": "Start from the weights of this checkpoint (no optimiser, no step: not a resumed run)."},
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Allow an output_dir that is not empty; nothing in it is deleted."}
@@ -39,6 +54,13 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         """Derived values of transformers; an evaluation strategy alone does not ask for evaluation without training."""
         asked_for_eval = self.do_eval
+        if self.metric_for_best_model in ("loss", "eval_loss"):
+            raise ConfigError(
+                "metric_for_best_model: evaluation generates, it computes no loss; name a metric of an evaluator, or "
+                "leave it out for the first one"
+            )
+        if self.greater_is_better is None and self.metric_for_best_model in (FAILURE_RATE, f"eval_{FAILURE_RATE}"):
+            self.greater_is_better = False
         super().__post_init__()
         if not self.do_train:
             self.do_eval = asked_for_eval
@@ -49,6 +71,9 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
             value = getattr(self, one.name)
             if allowed and isinstance(value, str) and value not in allowed:
                 raise ConfigError(f"{one.name}: {value!r} is none of its values; {choices(value, allowed)}")
+        if self.sample_count < 0 or (self.sample_steps is not None and self.sample_steps < 1):
+            fault = f"sample_steps={self.sample_steps!r}, sample_count={self.sample_count!r}"
+            raise ConfigError(f"{fault}; expected steps from 1 and a count from 0 (0 writes no samples)")
         if (self.fp16 or self.fp16_full_eval) and self.device.type == "cpu":
             raise ConfigError("fp16 needs a GPU and there is none: --fp16 false, or --bf16 --use_cpu")
 

@@ -11,6 +11,8 @@ from typing import Any
 from mllm.errors import CheckpointError, ConfigError
 
 TASKS = ("do_train", "do_eval", "do_predict", "do_multi_predict")
+# In output_dir while sets are predicted; a run that was killed leaves it.
+UNFINISHED = "prediction_unfinished.json"
 _INCOMPLETE = "checkpoint-is-incomplete.txt"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # What a launcher or a shell may have put there before the program starts.
@@ -40,6 +42,12 @@ def check_output_folder(values: dict[str, Any]) -> None:
     if not values.get("do_train") or values.get("resume_from_checkpoint") or values.get("overwrite_output_dir"):
         return
     found = sorted(one.name for one in folder.iterdir() if _counts(one)) if folder.is_dir() else []
+    if UNFINISHED in found:
+        raise ConfigError(
+            f"output_dir {str(folder)!r} holds a trained model whose predictions are unfinished: go on with --do_train "
+            f"false --do_eval false --cfg-options model_args.pretrained={str(folder)!r}, train anew with "
+            "--overwrite_output_dir, or choose another --output_dir"
+        )
     if found:
         raise ConfigError(
             f"output_dir {str(folder)!r} is not empty (it holds {found[0]!r}): continue that run with "

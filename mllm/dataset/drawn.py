@@ -189,12 +189,13 @@ class DrawnREC(DrawnByExpression):
 
     def _exchange(self, scene: Scene, expression: Expression, rng: random.Random) -> Exchange:
         box = scene.shapes[expression.referent].box
+        others = [list(shape.box) for index, shape in enumerate(scene.shapes) if index != expression.referent]
         words = str(_expression_for_another(scene, expression, rng) if self.wrong_expression else expression)
         return Exchange(
             self.ask(rng, expr=words),
             self.templates.fill(self.answer, expr=words),
             answer_boxes=[[box]],
-            truth={"expression": words},
+            truth={"expression": words, "other_boxes": others},
             category=expression.category,
         )
 

@@ -166,6 +166,6 @@ class BlankImages(Mixture):
     def item(self, index: int, epoch: int = 0) -> Any:
         """The item, its images replaced by blank ones of the same size."""
         item = dict(super().item(index, epoch))
-        images = item.pop("images", None) or [item.pop("image")]
-        item["images"] = [Image.new("RGB", image.size, self.colour) for image in images]
+        images = item.pop("images", None) or [item.pop("image", None)]
+        item["images"] = [Image.new("RGB", image.size, self.colour) for image in images if image is not None]
         return item

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,16 @@ class ReferFolder:
         """A row a sentence, or (``per="ref"``) a row a reference with its first sentence."""
         refs = load_plain_pickle(self.refs)
         absent = {image for folder in self.held_out for image in folder.images()}
-        boxes = {one["id"]: one["bbox"] for one in read_json(self.folder / "instances.json")["annotations"]}
+        boxes, of_image = {}, defaultdict(list)
+        for one in read_json(self.folder / "instances.json")["annotations"]:
+            boxes[one["id"]] = list(xywh_to_xyxy(one["bbox"]))
+            if "image_id" in one and not one.get("iscrowd"):
+                of_image[one["image_id"]].append(one["id"])
         rows = []
         for part in self.wanted:
             for number, ref in enumerate(refs):
                 if ref["split"] == part and ref["image_id"] not in absent:
-                    sentences = self._sentences(Row(ref, f"{self.refs}[{number}]"), boxes)
+                    sentences = self._sentences(Row(ref, f"{self.refs}[{number}]"), boxes, of_image)
                     rows += sentences if per == "sentence" else sentences[:1]
         return ListRows(rows, f"{self.refs} {self.split}")
 
@@ -63,17 +68,21 @@ class ReferFolder:
         """The file name of an image."""
         return f"{image_id}.jpg" if self.name == "refclef" else f"COCO_train2014_{image_id:012d}.jpg"
 
-    def _sentences(self, ref: Row, boxes: dict[int, list[float]]) -> list[dict[str, Any]]:
+    def _sentences(
+        self, ref: Row, boxes: dict[int, list[float]], of_image: dict[int, list[int]]
+    ) -> list[dict[str, Any]]:
         if ref["ann_id"] not in boxes:
             raise DataError(f"{ref.place}: ann_id {ref['ann_id']!r} of ref {ref['ref_id']} is not in instances.json")
         number = ref["image_id"]
         shared = {
             "img_path": self.image_name(number),
-            "bbox": xywh_to_xyxy(boxes[ref["ann_id"]]),
+            "bbox": boxes[ref["ann_id"]],
             "dataset_name": self.name,
             "ref_id": ref["ref_id"],
             "references": [sentence["sent"].strip() for sentence in ref["sentences"]],
         }
+        if number in of_image:
+            shared["other_boxes"] = [boxes[one] for one in of_image[number] if one != ref["ann_id"]]
         return [{**shared, "expression": text} for text in shared["references"]]
 
 

@@ -40,7 +40,8 @@ class RegionDataset(RowDataset):
 
     Args:
         rows: with ``img_path``, ``expression``, ``bbox``; ``dataset_name``, ``image_id``, ``ref_id`` and ``region_id``
-            go to ``meta`` where a row has them, ``references`` are other expressions for the same box.
+            go to ``meta`` where a row has them, ``references`` are other expressions for the same box, ``other_boxes``
+            (xyxy in pixels) other objects of the image.
         bbox_format: what ``bbox`` holds: ``xyxy`` or ``xywh`` in pixels, or ``normalized_xyxy`` in [0, 1].
         clip: cut boxes at the image's edges; one that lies outside altogether stays an error.
         options: as for ``RowDataset``.
@@ -94,11 +95,12 @@ class RECDataset(RegionDataset):
         box = self.box(row, image.size)
         turns = exchange(self.ask(rng, expr=said), self.answer)
         turns[1]["boxes_seq"] = [[0]]
+        truth = {"boxes": [list(box)], "expression": said}
         return {
             "image": image,
             "target": {"boxes": [box]},
             "conversations": turns,
-            "truth": {"boxes": [list(box)], "expression": said},
+            "truth": {**truth, "other_boxes": row["other_boxes"]} if "other_boxes" in row else truth,
             "meta": self.meta(row),
         }
 

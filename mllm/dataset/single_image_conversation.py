@@ -185,6 +185,8 @@ class SingleImageConvDataset:
 
 def turns_with_coordinates(item: Item, frames: list[Frame], formatter: Any) -> list[Turn]:
     """The conversation with each ``<boxes>`` and ``<points>`` replaced by text in the canvas's fractions."""
+    for frame in frames:
+        formatter.check_canvas(frame.canvas_size)
     return [
         Turn(turn.role, _fill(turn, item, frames, formatter)) if turn.boxes_seq or turn.points_seq else turn
         for turn in item.conversations

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.evaluation.base import Evaluation
-from mllm.utils.files import atomic_write
+from mllm.utils.files import atomic_write, read_json
 from mllm.utils.redact import redact, redact_command
 
 LIBRARIES = ("mllm", "torch", "transformers", "accelerate", "peft", "deepspeed", "mmengine", "tokenizers")
@@ -33,7 +33,7 @@ def write_run_file(folder: Path, *, datasets: Mapping[str, Any], world_size: int
             "command": redact_command(sys.argv),
             "commit": _commit(),
             "python": platform.python_version(),
-            "versions": _versions(),
+            "versions": versions(),
             "world_size": world_size,
             "seed": seed,
             "data": {name: fingerprint(dataset) for name, dataset in datasets.items()},
@@ -59,16 +59,19 @@ def write_manifest(
     path: Path,
     *,
     processor: Any,
-    dataset: Any,
     dataset_cfg: Any,
+    data: Any,
     records: Sequence[Any],
+    predictions: Path,
+    made_of: Mapping[str, str],
     evaluators: Any,
     modules: Sequence[str],
     options: Mapping[str, Any],
 ) -> None:
     """All that scoring the predictions again needs, besides the predictions themselves.
 
-    ``evaluators`` are their configs, ``modules`` where their classes stand: one from outside has to be imported again.
+    ``data`` is the data set's fingerprint, ``made_of`` what ``mllm.engine.made_of`` gives. ``evaluators`` are their
+    configs, ``modules`` where their classes stand: one from outside has to be imported again.
     """
     write_json(
         path,
@@ -76,16 +79,26 @@ def write_manifest(
             "format": MANIFEST_FORMAT,
             "count": len(records),
             "dataset": dataset_cfg,
-            "data": fingerprint(dataset),
+            "data": data,
+            "predictions_sha256": file_fingerprint(predictions)["sha256"],
+            "made_of": made_of,
             "prompt_sha256": prompt_hash(records),
             "conversation": processor.conversation,
             "formatter": processor.formatter.to_config(),
             "evaluators": evaluators,
             "evaluator_modules": list(modules),
             "generation": options,
-            "versions": _versions(),
+            "versions": versions(),
         },
     )
+
+
+def is_complete(predictions: Path, manifest: Path, made_of: Mapping[str, str]) -> bool:
+    """Whether ``predictions`` is the very file that ``manifest`` was written for, and was made of the same."""
+    if not (predictions.is_file() and manifest.is_file()):
+        return False
+    known = read_json(manifest)
+    return known.get("made_of") == made_of and known["predictions_sha256"] == file_fingerprint(predictions)["sha256"]
 
 
 def prompt_hash(records: Sequence[Any]) -> str:
@@ -99,19 +112,28 @@ def write_evaluations(path: Path, evaluations: Sequence[Evaluation], evaluators:
     write_json(path, {"count": count, "evaluators": parts})
 
 
+def write_results(folder: Path, name: str, metrics: Mapping[str, float]) -> None:
+    """Write ``NAME_results.json`` and put the numbers into ``all_results.json``, each file whole at every moment."""
+    everything = folder / "all_results.json"
+    known = read_json(everything) if everything.is_file() else {}
+    for path, numbers in ((folder / f"{name}_results.json", metrics), (everything, {**known, **metrics})):
+        atomic_write(path, json.dumps(numbers, indent=4, sort_keys=True))
+
+
 def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
     """One line per record: parsed value or failure, statistics."""
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores))
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """The installed versions of the libraries that a result depends on."""
+    found = {}
     for name in LIBRARIES:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _commit() -> str | None:

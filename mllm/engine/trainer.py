@@ -15,7 +15,8 @@ from mllm.engine.loss import token_loss
 from mllm.engine.notes import Notes
 from mllm.engine.optimizer import MuonWithAdamW, is_hidden_matrix
 from mllm.engine.samplers import build_sampler
-from mllm.errors import ConfigError
+from mllm.engine.sharded import name_wrapped_layers, own_storage
+from mllm.errors import ConfigError, choices
 
 PART_RATES = {"projector": "mm_projector_lr", "vision": "vision_lr", "language": "language_lr"}
 
@@ -51,6 +52,7 @@ class MultimodalTrainer(Seq2SeqTrainer):
         self.notes = Notes(error_budget)
         self.evaluate_with = evaluate_with
         self.train_sampler: Any = None
+        name_wrapped_layers(self)
         self.add_callback(_TellSamplerTheEpoch(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -75,18 +77,29 @@ class MultimodalTrainer(Seq2SeqTrainer):
         if self.evaluate_with is None:
             return {}
         metrics = self.evaluate_with(metric_key_prefix)
+        best = self.args.metric_for_best_model
+        if self.is_in_train and best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
+            raise ConfigError(f"metric_for_best_model={best!r} could not be computed; {choices(best, metrics)}")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     # Saving and loading: transformers 5.23's Trainer writes what `save_pretrained` makes of the model and reads it back
     # with `strict=False`; the family's layout is written and read strictly instead.
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole weights; of a model in FSDP's pieces transformers 5.23 writes none beside sharded states."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
         folder = Path(output_dir if output_dir is not None else self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.family.save_weights(self.accelerator.unwrap_model(self.model), state_dict, folder)
+        state = None if state_dict is None else own_storage(state_dict)
+        self.family.save_weights(self.accelerator.unwrap_model(self.model), state, folder)
         self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -110,6 +123,8 @@ class MultimodalTrainer(Seq2SeqTrainer):
             return self.optimizer
         target = model if model is not None else self.model
         decayed = set(self.get_decay_parameter_names(target))
+        if self.family.decayed is not None:
+            decayed = {name for name in decayed if any(word in name for word in self.family.decayed)}
         optimizer_class, optimizer_options = self.get_optimizer_cls_and_kwargs(self.args, target)
         groups = self._parameter_groups(target, decayed)
         if self.args.muon_lr is None:

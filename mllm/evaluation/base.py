@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mllm.evaluation.draws import Addends, Draw, Rows, Sums, add_up, bootstrap, drawn_sums
 from mllm.structures import Record
 
 Table = dict[str, dict[str, float]]
-Rows = Sequence[dict[str, Any]]
 RESAMPLES = 200
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Evaluator:
     greatest: ClassVar[dict[str, float]] = {}
     formatter: Any = None
 
+    def start(self) -> None:
+        """Called before generation, in the process that will evaluate: what takes long to load is begun here."""
+
     def prepare(self, records: Sequence[Record]) -> None:
         """Called once before the records are parsed; what is cheaper done for all of them at once is done here."""
 
@@ -79,9 +82,25 @@ class Evaluator:
         """
         raise NotImplementedError
 
-    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """The metrics over ``statistics``: their means. Corpus metrics override this."""
-        return {name: sum(row[name] for row in statistics) / max(len(statistics), 1) for name in self.metrics}
+    def addends(self, row: Mapping[str, Any]) -> Addends:
+        """What adds up of one record's statistics, by any key: here each metric, and 1 under ``SAMPLES``."""
+        return {SAMPLES: 1, **{name: row[name] for name in self.metrics}}
+
+    def from_sums(self, sums: Sums) -> dict[str, float]:
+        """The metrics from the sums of ``addends``: here their means. A key that no record has gives 0."""
+        return {name: sums[name] / max(sums[SAMPLES], 1) for name in self.metrics}
+
+    def reduce(self, statistics: Rows) -> dict[str, float]:
+        """The metrics over ``statistics``; what is no function of sums overrides this, and ``drawn`` to be fast."""
+        return self.from_sums(add_up(map(self.addends, statistics)))
+
+    def drawn(self, statistics: Rows, clusters: np.ndarray) -> Draw:
+        """``reduce`` for many draws of the same rows: a function of how often each cluster is drawn (clusters,).
+
+        ``clusters`` (rows,) holds the number of each row's cluster. Sums are taken in another order than in ``reduce``.
+        """
+        sums = drawn_sums(map(self.addends, statistics), clusters)
+        return lambda times: self.from_sums(sums(times))
 
     def categories(self, record: Record) -> Mapping[str, str | Sequence[str]]:
         """The record's category in each dimension, a list where it counts in several; by default from its ``meta``."""
@@ -129,61 +148,6 @@ def category_tables(
         }
         for dimension, found in groups.items()
     }
-
-
-def bootstrap(
-    evaluator: Evaluator, rows: Rows, clusters: Sequence[str], resamples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """The 2.5 and 97.5 % points of each metric over ``resamples`` draws of whole clusters with replacement."""
-    (draws,) = resample(evaluator, [rows], clusters, resamples, seed)
-    return {name: middle(draws[name]) for name in evaluator.metrics if name in draws}
-
-
-def resample(
-    evaluator: Evaluator, versions: Sequence[Rows], clusters: Sequence[str], resamples: int, seed: int
-) -> list[dict[str, list[float]]]:
-    """For each version of the same records' rows the metrics' values in every draw of clusters, the draws shared.
-
-    Empty where there is one cluster or fewer than two draws. Means are drawn as sums of clusters.
-    """
-    groups: dict[str, list[int]] = {}
-    for position, cluster in enumerate(clusters):
-        groups.setdefault(cluster, []).append(position)
-    if len(groups) < 2 or resamples < 2:
-        return [{} for _ in versions]
-    if type(evaluator).reduce is Evaluator.reduce:
-        names, members = evaluator.metrics, list(groups.values())
-        sums = [_sums(rows, names, members) for rows in versions]
-        drawn = np.stack(list(_mean_draws(sums, [*map(len, members)], resamples, seed)))
-        return [dict(zip(names, drawn[:, version].T.tolist(), strict=True)) for version in range(len(versions))]
-    members, rng = list(groups.values()), random.Random(seed)
-    draws: list[dict[str, list[float]]] = [{name: [] for name in evaluator.metrics} for _ in versions]
-    for _ in range(resamples):
-        chosen = [position for group in rng.choices(members, k=len(members)) for position in group]
-        for kept, rows in zip(draws, versions, strict=True):
-            values = evaluator.reduce([rows[position] for position in chosen])
-            for name in evaluator.metrics:
-                kept[name].append(values[name])
-    return draws
-
-
-def middle(values: Sequence[float]) -> tuple[float, float]:
-    """The 2.5 and 97.5 % points of ``values``."""
-    ordered = sorted(values)
-    return ordered[int(0.025 * (len(ordered) - 1))], ordered[round(0.975 * (len(ordered) - 1))]
-
-
-def _sums(rows: Rows, names: Sequence[str], members: Sequence[Sequence[int]]) -> np.ndarray:
-    """The sum of each statistic over each cluster (clusters, names)."""
-    return np.array([[sum(rows[position][name] for position in group) for name in names] for group in members], float)
-
-
-def _mean_draws(sums: Sequence[np.ndarray], counts: Sequence[int], resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Means (versions, names) of each draw."""
-    rng, sizes, clusters = np.random.default_rng(seed), np.array(counts, float), len(counts)
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(float)
-        yield np.stack([times @ one for one in sums]) / (times @ sizes)
 
 
 def _cluster(record: Record) -> str:

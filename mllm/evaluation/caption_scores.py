@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-ORDERS = 4
+import numpy as np
+
+from mllm.evaluation.caption_ngrams import ORDERS, CaptionNgrams
+
 # As in coco-caption's BLEU: they keep quotients defined and are too small to show.
 TINY, SMALL = 1e-15, 1e-9
 ROUGE_BETA = 1.2
@@ -16,18 +18,24 @@ METEOR_STAGES = (1.0, 0.6, 0.8, 0.6)
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 
 
-def bleu_statistics(caption: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
-    """Length, closest reference length (of two as close the shorter), clipped matches and counts of 1- to 4-grams."""
-    length = len(caption)
-    closest = min(((abs(len(one) - length), len(one)) for one in references), default=(0, 0))[1]
-    matches = [_clipped_matches(caption, references, order) for order in range(1, ORDERS + 1)]
-    counts = [max(0, length - order + 1) for order in range(1, ORDERS + 1)]
-    return [length, closest, *matches, *counts]
+def bleu_statistics(ngrams: CaptionNgrams) -> list[list[int]]:
+    """Of each document: length, closest reference length (of two as close the shorter), clipped matches and counts.
+
+    Matches and counts are of 1- to 4-grams; the numbers add up over documents.
+    """
+    length = ngrams.length[ngrams.first]
+    document, reference = (one[ngrams.is_reference] for one in (ngrams.document, ngrams.length))
+    far = int(ngrams.length.max(initial=0)) + 1
+    closest = np.full(len(length), far * far)
+    np.minimum.at(closest, document, np.abs(reference - length[document]) * far + reference)
+    # One without references has no length to be compared with.
+    closest = np.where(closest == far * far, 0, closest % far)
+    counts = [np.maximum(0, length - order) for order in range(ORDERS)]
+    return np.stack([length, closest, *(order.matches for order in ngrams.orders), *counts], axis=1).tolist()
 
 
-def bleu(statistics: Iterable[Sequence[float]]) -> list[float]:
-    """BLEU-1 to BLEU-4 of the captions together (Papineni et al., ACL 2002); no smoothing."""
-    totals = [sum(column) for column in zip(*statistics, strict=True)] or [0] * (2 + 2 * ORDERS)
+def bleu(totals: Sequence[float]) -> list[float]:
+    """BLEU-1 to BLEU-4 (Papineni et al., ACL 2002) of the captions whose numbers add up to ``totals``; no smoothing."""
     length, reference_length = totals[:2]
     matches, counts = totals[2 : 2 + ORDERS], totals[2 + ORDERS :]
     ratio = (length + TINY) / (reference_length + SMALL)
@@ -48,7 +56,7 @@ def rouge_l(caption: Sequence[str], references: Sequence[Sequence[str]]) -> floa
     """
     if not caption or not references:
         return 0.0
-    common = [common_subsequence(caption, one) for one in references]
+    common = common_subsequences(caption, references)
     precision = max(common) / len(caption)
     recall = max(shared / max(len(one), 1) for shared, one in zip(common, references, strict=True))
     if not precision or not recall:
@@ -56,33 +64,34 @@ def rouge_l(caption: Sequence[str], references: Sequence[Sequence[str]]) -> floa
     return ((1 + ROUGE_BETA**2) * precision * recall) / (recall + ROUGE_BETA**2 * precision)
 
 
-def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, bit-parallel (Hyyrö, AWOCA 2004)."""
+def common_subsequences(first: Sequence[str], others: Iterable[Sequence[str]]) -> list[int]:
+    """Length of the longest common subsequence of ``first`` and each other, bit-parallel (Hyyrö, AWOCA 2004)."""
     places: dict[str, int] = {}
     for number, word in enumerate(first):
         places[word] = places.get(word, 0) | 1 << number
-    full = (1 << len(first)) - 1
-    open_bits = full
-    for word in second:
-        hit = open_bits & places.get(word, 0)
-        open_bits = ((open_bits + hit) | (open_bits - hit)) & full
-    return len(first) - open_bits.bit_count()
+    full, found = (1 << len(first)) - 1, []
+    for other in others:
+        open_bits = full
+        for word in other:
+            if hit := open_bits & places.get(word, 0):
+                open_bits = ((open_bits + hit) | (open_bits - hit)) & full
+        found.append(len(first) - open_bits.bit_count())
+    return found
 
 
-def meteor(statistics: Iterable[Sequence[float]]) -> float:
-    """METEOR 1.5 of the captions together, from the jar's 23 numbers of each.
+def meteor_addends(statistics: Sequence[float]) -> list[float]:
+    """The jar's 23 numbers of a caption in the form in which they add up.
 
     They are: words of caption and reference, function words of both; for each stage the matched content words of both
     and function words of both; chunks; matched words of both.
     """
-    rows = [list(row) for row in statistics]
-    for row in rows:
-        # As the jar has it: a caption that is its reference word for word is not broken into any chunk.
-        if row[20] == 1 and row[21:] == row[:2]:
-            row[20] = 0.0
-    totals = [sum(column) for column in zip(*rows, strict=True)]
-    if not totals:
-        return 0.0
+    # As the jar has it: a caption that is its reference word for word is not broken into any chunk.
+    whole = statistics[20] == 1 and list(statistics[21:]) == list(statistics[:2])
+    return [*statistics[:20], 0.0, *statistics[21:]] if whole else list(statistics)
+
+
+def meteor(totals: Sequence[float]) -> float:
+    """METEOR 1.5 of the captions whose ``meteor_addends`` add up to ``totals``."""
     chunks, *matched = totals[20:]
     precision, recall = (_weighted_share(totals, side) for side in (0, 1))
     if not precision or not recall:
@@ -101,19 +110,3 @@ def _weighted_share(totals: Sequence[float], side: int) -> float:
         content, function = totals[4 + 4 * stage + side], totals[6 + 4 * stage + side]
         matches += weight * (DELTA * content + (1.0 - DELTA) * function)
     return matches / length if length else 0.0
-
-
-def _clipped_matches(caption: Sequence[str], references: Sequence[Sequence[str]], order: int) -> int:
-    wanted = _ngrams(caption, order)
-    if not wanted:
-        return 0
-    greatest: dict[tuple[str, ...], int] = {}
-    for reference in references:
-        for ngram, count in _ngrams(reference, order).items():
-            if count > greatest.get(ngram, 0):
-                greatest[ngram] = count
-    return sum(min(count, greatest.get(ngram, 0)) for ngram, count in wanted.items())
-
-
-def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(words[start:] for start in range(order)), strict=False))

@@ -7,138 +7,99 @@ captions are evaluated together is worked out once: a subset, or a bootstrap sam
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-ORDERS = 4
+from mllm.evaluation.caption_ngrams import ORDERS, CaptionNgrams, Order
+
+VARIANTS = ("D", "original", "R")
 SIGMA = 6.0
 SCALE = 10.0
+# CIDEr-R: how much repetition and length weigh in its penalty.
+REPETITION, LENGTH = 0.8, 0.2
+_WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True)
-class _Order:
-    """The n-grams of one length: an entry for each different one of a caption, in reading order.
+class Cider:
+    """The scores of compiled captions, 10 at most.
 
-    ``caption``, ``ngram``, ``count`` (entries); ``document``, ``document_ngram``: the n-grams of a document's
-    references, each once; ``pair_reference``, ``pair_ngram``, ``pair_counts`` (2, pairs): the n-grams that a reference
-    shares with its caption, in the caption's order, and how often each of the two has them.
+    ``variant`` is ``"D"`` (counts clipped to the caption's, Gaussian penalty of the length), ``"original"`` (cosine) or
+    ``"R"`` (clipped, ``robust_penalty``).
     """
 
-    ngrams: int
-    caption: np.ndarray
-    ngram: np.ndarray
-    count: np.ndarray
-    document: np.ndarray
-    document_ngram: np.ndarray
-    pair_reference: np.ndarray
-    pair_ngram: np.ndarray
-    pair_counts: np.ndarray
-
-
-class CiderCorpus:
-    """Captions with their references, compiled; a document is text of tokens: the caption, then a reference a line.
-
-    ``variant`` is ``"D"`` (counts clipped to the caption's, Gaussian penalty of the length) or ``"original"`` (cosine).
-    """
-
-    def __init__(self, documents: Sequence[str], variant: str = "D") -> None:
-        self.variant = variant
-        self.place = {text: number for number, text in enumerate(dict.fromkeys(documents))}
-        captions = [(number, line.split()) for text, number in self.place.items() for line in text.split("\n")]
-        self._document = np.array([number for number, _ in captions], dtype=np.int64)
-        lengths = np.array([len(words) for _, words in captions], dtype=np.int64)
-        first = np.flatnonzero(np.diff(self._document, prepend=-1))
-        self._first, self._is_reference = first, np.ones(len(captions), dtype=bool)
-        self._is_reference[first] = False
-        self._references = np.bincount(self._document[self._is_reference], minlength=len(self.place))
-        self._penalty = _length_penalty(lengths, lengths[first][self._document])
-        vocabulary: dict[str, int] = {}
-        words = [vocabulary.setdefault(word, len(vocabulary)) for _, line in captions for word in line]
-        self._orders = self._compile(np.array(words, dtype=np.int64), lengths, max(len(vocabulary), 1))
-
-    def covers(self, documents: Sequence[str]) -> bool:
-        """Whether all these documents are among the compiled ones."""
-        return all(text in self.place for text in documents)
+    def __init__(self, ngrams: CaptionNgrams, variant: str = "D") -> None:
+        self.ngrams, self.variant = ngrams, variant
+        reference = np.flatnonzero(ngrams.is_reference)
+        # Of each reference: its line, its document, and the line of its caption.
+        self._line, self._document = reference, ngrams.document[reference]
+        self._caption = ngrams.first[self._document]
+        self._references = np.bincount(self._document, minlength=len(ngrams.place))
+        penalties = {"D": _length_penalties, "R": _robust_penalties, "original": lambda *lines: 1.0}
+        self._penalty = penalties[variant](ngrams, self._caption, reference)
 
     def scores(self, documents: Sequence[str]) -> np.ndarray:
-        """The score of each document, 10 at most, with the document frequencies of exactly these (repeats count)."""
-        places = np.array([self.place[text] for text in documents], dtype=np.int64)
-        if not len(places):
-            return np.zeros(0)
-        weights = np.bincount(places, minlength=len(self.place)).astype(float)
-        logarithm = np.log(float(len(places)))
-        similarities = [self._similarity(order, weights, logarithm) for order in self._orders]
+        """The score of each document with the document frequencies of exactly these (repeats count)."""
+        places = self.ngrams.places(documents)
+        return self._scores(np.bincount(places, minlength=len(self.ngrams.place)))[places]
+
+    def drawn(self, documents: Sequence[str], clusters: np.ndarray) -> Callable[[np.ndarray], float]:
+        """Their mean as a function of how often each cluster is drawn; ``clusters`` holds that of each document."""
+        places, count = self.ngrams.places(documents), len(self.ngrams.place)
+
+        def mean(times: np.ndarray) -> float:
+            weights = np.bincount(places, weights=times[clusters], minlength=count)
+            return float(weights @ self._scores(weights.astype(np.int64)) / max(weights.sum(), 1.0))
+
+        return mean
+
+    def _scores(self, weights: np.ndarray) -> np.ndarray:
+        """The score of every compiled document where each counts ``weights`` times (documents,)."""
+        logarithms = np.log(np.maximum(1.0, np.arange(weights.sum() + 1)))
+        similarities = [self._similarity(order, weights, logarithms) for order in self.ngrams.orders]
         total = ((similarities[0] + similarities[1]) + similarities[2]) + similarities[3]
-        mean = total / ORDERS / np.maximum(self._references, 1) * SCALE
-        return mean[places]
+        return total / ORDERS / np.maximum(self._references, 1) * SCALE
 
-    def _similarity(self, order: _Order, weights: np.ndarray, logarithm: float) -> np.ndarray:
+    def _similarity(self, order: Order, weights: np.ndarray, logarithms: np.ndarray) -> np.ndarray:
         """Similarity of each document's caption with its references, summed over them, for n-grams of one length."""
-        frequency = np.bincount(order.document_ngram, weights=weights[order.document], minlength=order.ngrams)
-        rarity = logarithm - np.log(np.maximum(1.0, frequency))
-        captions = len(self._document)
+        lines, cited = len(self.ngrams.lines), np.zeros(len(order.document) + 1, dtype=np.int64)
+        np.cumsum(weights[order.document], out=cited[1:])
+        rarity = (logarithms[-1] - logarithms)[np.diff(cited[order.bounds])]
         squares = np.square(order.count * rarity[order.ngram])
-        norms = np.sqrt(np.bincount(order.caption, weights=squares, minlength=captions))
+        norms = np.sqrt(np.bincount(order.caption, weights=squares, minlength=lines))
         own, other = order.pair_counts * rarity[order.pair_ngram]
-        products = (np.minimum(own, other) if self.variant == "D" else own) * other
-        shared = np.bincount(order.pair_reference, weights=products, minlength=captions)
-        lengths = norms[self._first][self._document] * norms
-        values = shared / np.where(lengths == 0, 1.0, lengths)
-        if self.variant == "D":
-            values *= self._penalty
-        chosen = self._is_reference
-        return np.bincount(self._document[chosen], weights=values[chosen], minlength=len(weights))
-
-    def _compile(self, words: np.ndarray, lengths: np.ndarray, vocabulary: int) -> list[_Order]:
-        caption = np.repeat(np.arange(len(lengths)), lengths)
-        orders, ngrams = [], words
-        for order in range(1, ORDERS + 1):
-            if order > 1:
-                ngrams = ngrams[:-1] * vocabulary + words[order - 1 :] if len(ngrams) else ngrams
-                ngrams = np.unique(ngrams, return_inverse=True)[1].reshape(-1)
-            inside = caption[: len(ngrams)] == caption[order - 1 :] if len(ngrams) else np.zeros(0, dtype=bool)
-            orders.append(self._entries(caption[: len(ngrams)][inside], ngrams[inside], int(ngrams.max(initial=0)) + 1))
-        return orders
-
-    def _entries(self, caption: np.ndarray, ngram: np.ndarray, ngrams: int) -> _Order:
-        _, start, count = np.unique(caption * ngrams + ngram, return_index=True, return_counts=True)
-        reading = np.argsort(start)
-        start, count = start[reading], count[reading].astype(float)
-        caption, ngram = caption[start], ngram[start]
-        key, of_reference = self._document[caption] * ngrams + ngram, self._is_reference[caption]
-        documents = np.unique(key[of_reference])
-        return _Order(
-            ngrams,
-            caption,
-            ngram,
-            count,
-            documents // ngrams,
-            documents % ngrams,
-            *_pairs(caption, ngram, count, key, of_reference),
-        )
+        products = (own if self.variant == "original" else np.minimum(own, other)) * other
+        shared = np.bincount(order.pair_reference, weights=products, minlength=lines)[self._line]
+        lengths = norms[self._caption] * norms[self._line]
+        values = shared / np.where(lengths == 0, 1.0, lengths) * self._penalty
+        return np.bincount(self._document, weights=values, minlength=len(weights))
 
 
-def _pairs(
-    caption: np.ndarray, ngram: np.ndarray, count: np.ndarray, key: np.ndarray, of_reference: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each reference shares with its caption, by reference and then in the caption's reading order."""
-    own, other = np.flatnonzero(~of_reference), np.flatnonzero(of_reference)
-    if not len(own):
-        nothing = np.zeros(0, dtype=np.int64)
-        return nothing, nothing, np.zeros((2, 0))
-    by_key = own[np.argsort(key[own])]
-    found = by_key[np.minimum(np.searchsorted(key[by_key], key[other]), len(by_key) - 1)]
-    same = key[found] == key[other]
-    found, other = found[same], other[same]
-    order = np.lexsort((found, caption[other]))
-    found, other = found[order], other[order]
-    return caption[other], ngram[other], np.stack([count[found], count[other]])
+def robust_penalty(caption: str, reference: str) -> float:
+    """CIDEr-R's penalty (arXiv 2109.13701), as github gabrielsantosrv/coco-caption has it (ciderR, commit 7c15d40).
+
+    Repetition is the geometric mean over the caption's words of 1 / (1 + d), d the difference in how often caption and
+    reference have the word, or its repeats where the reference lacks it; length is exp(-(difference / length of the
+    reference)²), lengths in bigrams. A reference without any, by which that code would divide, gives 1 or 0.
+    """
+    said, true = Counter(_WORD.findall(caption)), Counter(_WORD.findall(reference))
+    differences = [abs(count - true[word]) if word in true else count - 1 for word, count in said.items()]
+    repetition = math.exp(-sum(map(math.log1p, differences)) / max(len(differences), 1))
+    length, wanted = (max(len(text.split()) - 1, 0) for text in (caption, reference))
+    apart = (length - wanted) / wanted if wanted else math.inf * length if length else 0.0
+    return repetition**REPETITION * math.exp(-(apart**2)) ** LENGTH
 
 
-def _length_penalty(lengths: np.ndarray, caption_lengths: np.ndarray) -> np.ndarray:
+def _robust_penalties(ngrams: CaptionNgrams, captions: np.ndarray, references: np.ndarray) -> np.ndarray:
+    pairs = zip(captions.tolist(), references.tolist(), strict=True)
+    return np.array([robust_penalty(ngrams.lines[caption], ngrams.lines[reference]) for caption, reference in pairs])
+
+
+def _length_penalties(ngrams: CaptionNgrams, captions: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Gaussian of the difference in bigrams, which is how coco-caption takes lengths."""
-    differences = np.maximum(caption_lengths - 1, 0) - np.maximum(lengths - 1, 0)
+    bigrams = np.maximum(ngrams.length - 1, 0)
+    differences = bigrams[captions] - bigrams[references]
     table = {one: math.e ** (-(float(one) ** 2) / (2 * SIGMA**2)) for one in np.unique(differences).tolist()}
     return np.array([table[one] for one in differences.tolist()])

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from mllm.errors import ConfigError, DataError
 from mllm.evaluation.base import Failure
 from mllm.evaluation.captions import CaptionEvaluator
+from mllm.evaluation.draws import Addends, Sums
 from mllm.evaluation.texts import folded
 from mllm.grounding.geometry import box_iou, enclosing_box
 from mllm.registry import EVALUATORS
@@ -70,17 +71,22 @@ class GroundedCaptionEvaluator(CaptionEvaluator):
         grounding = {"objects": self._objects(found, true), "phrases": len(true), "phrase_hits": hits}
         return {**super().statistics(value, record), **grounding}
 
-    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """Caption metrics and grounding."""
-        objects = [one for row in statistics for one in row["objects"]]
-        phrases = sum(row["phrases"] for row in statistics)
-        scores = {
-            **super().reduce(statistics),
-            "F1_all": class_f1(objects),
-            "F1_loc": class_f1([one for one in objects if one[1] and one[2]]),
-            "phrase_R@1": sum(row["phrase_hits"] for row in statistics) / max(phrases, 1),
-        }
-        return {name: scores[name] for name in self.metrics}
+    def addends(self, row: Mapping[str, Any]) -> Addends:
+        """Those of the caption, phrases, and how often each class is answered, true and right, in both kinds of F1."""
+        grounding = {"phrases": row["phrases"], "phrase_hits": row["phrase_hits"]}
+        for name, answered, true, right in row["objects"]:
+            for kind in ("F1_all", "F1_loc") if answered and true else ("F1_all",):
+                grounding |= dict(zip(_keys(kind, name), (answered, true, right), strict=True))
+        return {**super().addends(row), **grounding}
+
+    def from_sums(self, sums: Sums) -> dict[str, float]:
+        """All but CIDEr."""
+        scores = super().from_sums(sums)
+        for kind in ("F1_all", "F1_loc"):
+            classes = [key[1] for key in sums if isinstance(key, tuple) and key[0] == kind and key[2] == "true"]
+            scores[kind] = class_f1([[sums[key] for key in _keys(kind, name)] for name in classes])
+        scores["phrase_R@1"] = sums["phrase_hits"] / max(sums["phrases"], 1)
+        return scores
 
     def signature(self) -> str:
         """Protocol of the numbers."""
@@ -135,16 +141,16 @@ class GroundedCaptionEvaluator(CaptionEvaluator):
         return next((self._classes[word] for word in words if word in self._classes), None)
 
 
-def class_f1(objects: Sequence[Sequence[Any]]) -> float:
-    """F1 of the means over classes of precision and recall; objects are (class, answered, true, right)."""
-    counts: dict[str, list[int]] = {}
-    for name, answered, true, right in objects:
-        row = counts.setdefault(name, [0, 0, 0])
-        for place, number in enumerate((answered, true, right)):
-            row[place] += number
-    precision = sum(right / answered for answered, _, right in counts.values() if answered) / max(len(counts), 1)
-    recall = sum(right / true for _, true, right in counts.values() if true) / max(len(counts), 1)
+def class_f1(counts: Sequence[Sequence[float]]) -> float:
+    """F1 of the means over classes of precision and recall; a class is how often (answered, true, right)."""
+    counts = [row for row in counts if row[0] or row[1]]
+    precision = sum(right / answered for answered, _, right in counts if answered) / max(len(counts), 1)
+    recall = sum(right / true for _, true, right in counts if true) / max(len(counts), 1)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _keys(kind: str, name: str) -> tuple[tuple[str, str, str], ...]:
+    return (kind, name, "answered"), (kind, name, "true"), (kind, name, "right")
 
 
 def _phrase(text: str) -> str:

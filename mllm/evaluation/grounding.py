@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from mllm.errors import ConfigError, DataError
 from mllm.evaluation.base import Evaluation, Evaluator, Failure
+from mllm.evaluation.draws import Addends, Sums
 from mllm.evaluation.texts import check_option
 from mllm.grounding.geometry import box_iou, enclosing_box
 from mllm.registry import EVALUATORS
@@ -74,10 +75,13 @@ class PhraseGroundingEvaluator(Evaluator):
                 add_up(types.setdefault(name, self._nothing()), hits)
         return {**total, "types": types}
 
-    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def addends(self, row: Mapping[str, Any]) -> Addends:
+        """Phrases and hits."""
+        return {name: row[name] for name in ("phrases", *self.metrics)}
+
+    def from_sums(self, sums: Sums) -> dict[str, float]:
         """Hits over phrases."""
-        phrases = sum(row["phrases"] for row in statistics)
-        return {name: sum(row[name] for row in statistics) / max(phrases, 1) for name in self.metrics}
+        return {name: sums[name] / max(sums["phrases"], 1) for name in self.metrics}
 
     def signature(self) -> str:
         """Protocol of the numbers."""

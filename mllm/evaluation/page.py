@@ -9,7 +9,7 @@ from html import escape
 from PIL import Image
 
 STYLE = """
-:root{--ink:#1c2330;--soft:#667085;--line:#e4e7ec;--truth:#12855a;--pred:#d92d20;--card:#fff;--page:#f7f8fa}
+:root{--ink:#1c2330;--soft:#667085;--line:#e4e7ec;--truth:#007a5a;--pred:#d55e00;--card:#fff;--page:#f7f8fa}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;max-width:1160px;
 padding:28px 24px}h1{font-size:24px;margin:0 0 2px}h2{font-size:18px;margin:32px 0 10px}
 p,.soft{color:var(--soft);margin:0 0 10px}table{border-collapse:collapse;background:var(--card);width:100%}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from mllm.errors import DataError
 from mllm.evaluation.base import Evaluator, Failure
-from mllm.evaluation.texts import answers_of
+from mllm.evaluation.masks import mask_of
+from mllm.evaluation.texts import answers_of, check_option
 from mllm.grounding.geometry import box_area, box_iou, contains_point
 from mllm.registry import EVALUATORS
 from mllm.structures import Box, Point, Record
 
+WITHIN = ("box", "mask")
 NO_FRAME = "the record has no frame"
 NOTHING_CHOSEN = -1
 _ANSWER = re.compile(r"The answer is (.+?)\.")
@@ -19,13 +22,21 @@ _ANSWER = re.compile(r"The answer is (.+?)\.")
 
 @EVALUATORS.register_module()
 class PointingEvaluator(Evaluator):
-    """Share of points inside the true box, its edge included; of several points the first counts.
+    """Share of points on the true object; of several points the first counts.
 
-    A point outside the image is a miss also where the box reaches beyond it. Where the truth has several boxes, the
-    point may lie in any of them.
+    A point outside the image is a miss also where the box reaches beyond it. Where the truth has several boxes or
+    masks, the point may lie in any of them.
+
+    Args:
+        within: ``"box"`` – inside one of the truth's ``boxes``, edge included – or ``"mask"`` – the pixel
+            ``mask[round(y), round(x)]`` belongs to one of its ``masks`` (COCO's polygons or run lengths).
     """
 
     metrics = ("accuracy",)
+
+    def __init__(self, within: str = "box") -> None:
+        check_option(self, "within", within, WITHIN)
+        self.within = within
 
     def parse(self, record: Record) -> Point | Failure:
         """The first point of the answer, in original pixels."""
@@ -36,15 +47,27 @@ class PointingEvaluator(Evaluator):
 
     def statistics(self, value: Point | Failure, record: Record) -> dict[str, float]:
         """1.0 or 0.0."""
-        boxes = boxes_of(record, "boxes", self)
-        if isinstance(value, Failure):
+        places = places_of(record, {"box": "boxes", "mask": "masks"}[self.within], self)
+        if isinstance(value, Failure) or not contains_point((0, 0, *record.frames[0].image_size), value):
             return {"accuracy": 0.0}
-        inside = contains_point((0, 0, *record.frames[0].image_size), value)
-        return {"accuracy": float(inside and any(contains_point(box, value) for box in boxes))}
+        if self.within == "box":
+            return {"accuracy": float(any(contains_point(box, value) for box in places))}
+        return {"accuracy": float(self._is_on_a_mask(value, places, record))}
 
     def signature(self) -> str:
         """Protocol of the number."""
-        return f"pointing|in=box,closed|several=first|outside=miss|point={self.formatter.signature}|gt=annotation"
+        rule = {"box": "box,closed", "mask": "mask[round(y),round(x)]"}[self.within]
+        return f"pointing|in={rule}|several=first|outside=miss|point={self.formatter.signature}|gt=annotation"
+
+    def _is_on_a_mask(self, point: Point, segmentations: Sequence[Any], record: Record) -> bool:
+        image_size = record.frames[0].image_size
+        column, row = (round(value) for value in point)
+        try:
+            masks = [mask_of(segmentation, image_size) for segmentation in segmentations]
+        except DataError as error:
+            raise DataError(f"record {record.index}: the truth's 'masks': {error}") from error
+        # The right and lower edge are still the image, but no pixel.
+        return column < image_size[0] and row < image_size[1] and any(mask[row, column] for mask in masks)
 
 
 @EVALUATORS.register_module()
@@ -84,7 +107,7 @@ class PointQAEvaluator(Evaluator):
         return f"{read}|choice=iou or inside,ties smallest|box={self.formatter.signature}"
 
     def _choice(self, record: Record) -> int | Failure:
-        candidates = boxes_of(record, "candidates", self)
+        candidates = places_of(record, "candidates", self)
         boxes = self.formatter.parse_boxes(record.pred).groups
         points = [] if boxes else self.formatter.parse_points(record.pred).groups
         if not boxes and not points:
@@ -103,12 +126,14 @@ def choose(candidates: Sequence[Box], scores: Sequence[float]) -> int:
     return min(good, key=lambda number: (-scores[number], box_area(candidates[number])), default=NOTHING_CHOSEN)
 
 
-def boxes_of(record: Record, name: str, evaluator: Evaluator) -> list[Box]:
-    """The boxes in the truth's field ``name``; DataError where a generated record has none."""
-    boxes = record.truth.get(name)
-    if not boxes and record.failure is None:
-        raise DataError(f"record {record.index}: {type(evaluator).__name__} needs boxes in the truth's {name!r}")
-    return [tuple(box) for box in boxes or ()]
+def places_of(record: Record, name: str, evaluator: Evaluator) -> list[Any]:
+    """The boxes or masks in the truth's field ``name``; DataError where a generated record has none."""
+    places = record.truth.get(name)
+    if not isinstance(places, (list, tuple)) or not places:
+        if record.failure is None:
+            raise DataError(f"record {record.index}: {type(evaluator).__name__} needs a list in the truth's {name!r}")
+        return []
+    return list(places)
 
 
 def _cut(answer: str) -> str:

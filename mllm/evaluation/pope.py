@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mllm.errors import DataError
-from mllm.evaluation.base import Evaluator, Failure
+from mllm.evaluation.base import SAMPLES, Evaluator, Failure
+from mllm.evaluation.draws import Addends, Sums
 from mllm.evaluation.texts import EMPTY, answers_of
 from mllm.registry import EVALUATORS
 from mllm.structures import Record
 
 NEGATIONS = frozenset(("No", "not", "no"))
+COUNTED = ("accuracy", "tp", "fp", "fn", "yes", SAMPLES)
 
 
 @EVALUATORS.register_module()
@@ -48,12 +50,14 @@ class POPEEvaluator(Evaluator):
             "subset": str(record.meta.get("category", "")),
         }
 
-    def reduce(self, statistics: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def addends(self, row: Mapping[str, Any]) -> Addends:
+        """The cells of the subset's confusion table."""
+        return {(row["subset"], name): 1 if name == SAMPLES else row[name] for name in COUNTED}
+
+    def from_sums(self, sums: Sums) -> dict[str, float]:
         """The means of the metrics over the subsets."""
-        subsets: dict[str, list[dict[str, Any]]] = {}
-        for row in statistics:
-            subsets.setdefault(row["subset"], []).append(row)
-        scored = [_scores(rows) for rows in subsets.values()] or [_scores([])]
+        subsets = [subset for subset, name in sums if name == SAMPLES and sums[subset, name]]
+        scored = [_scores({name: sums[subset, name] for name in COUNTED}) for subset in subsets or [""]]
         return {name: sum(one[name] for one in scored) / len(scored) for name in scored[0]}
 
     def signature(self) -> str:
@@ -61,13 +65,12 @@ class POPEEvaluator(Evaluator):
         return "pope|read=first-sentence,No/no/not|empty=wrong|positive=yes|mean=subsets"
 
 
-def _scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    total = {name: sum(row[name] for row in rows) for name in ("accuracy", "tp", "fp", "fn", "yes")}
+def _scores(total: Mapping[str, float]) -> dict[str, float]:
     precision, recall = (total["tp"] / max(total["tp"] + total[name], 1) for name in ("fp", "fn"))
     return {
         "f1": 2 * precision * recall / (precision + recall) if total["tp"] else 0.0,
-        "accuracy": total["accuracy"] / max(len(rows), 1),
+        "accuracy": total["accuracy"] / max(total[SAMPLES], 1),
         "precision": precision,
         "recall": recall,
-        "yes_ratio": total["yes"] / max(len(rows), 1),
+        "yes_ratio": total["yes"] / max(total[SAMPLES], 1),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from mllm.errors import ConfigError, DataError
 from mllm.evaluation.base import Evaluator, Failure
-from mllm.grounding.geometry import box_iou
+from mllm.grounding.geometry import area_class, box_iou
 from mllm.registry import EVALUATORS
 from mllm.structures import Box, Record
 
@@ -43,6 +45,11 @@ class RECEvaluator(Evaluator):
         iou = 0.0 if isinstance(value, Failure) else box_iou(value, tuple(truth[0]))
         hits = {f"acc@{threshold}": float(iou >= threshold) for threshold in (0.25, 0.5, 0.75)}
         return {"mean_iou": iou, **hits}
+
+    def categories(self, record: Record) -> Mapping[str, str | Sequence[str]]:
+        """Those of the record's ``meta``, and the size of the true object in pixels of the original."""
+        boxes = record.truth.get("boxes")
+        return {**super().categories(record), **({"object_size": area_class(boxes[0])} if boxes else {})}
 
     def signature(self) -> str:
         """Protocol of the number."""

@@ -1,29 +1,29 @@
-"""One self-contained HTML page of a run: score table with intervals, curves, pictures with drawn boxes."""
+"""One self-contained HTML page of a run: scores with intervals, curves, kinds of errors, pictures with drawn boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from mllm.evaluation.base import Evaluation
+from mllm.evaluation import gallery, report_boxes
+from mllm.evaluation.base import Evaluation, Table
+from mllm.evaluation.box_errors import box_answers
 from mllm.evaluation.curves import curve_svg
-from mllm.evaluation.page import data_url, html_page
+from mllm.evaluation.gallery import ImageOf
+from mllm.evaluation.page import html_page
 from mllm.structures import Record
 from mllm.utils.files import atomic_write
 
 STYLE = """
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:14px}
-.card{overflow-wrap:anywhere}
-.card svg{width:100%;height:auto;max-height:260px;display:block;margin-bottom:6px}.card small{color:var(--soft)}
-.truth{color:var(--truth)}.pred{color:var(--pred)}code{font-size:13px}
-.curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:14px}
-.curves figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px}
+.scores{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px;margin-bottom:16px}
+.scores strong{display:block;font-size:26px;line-height:1.3}
+.curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}.curves figure{margin:0}
+summary{font-weight:600;margin:14px 0 8px;cursor:pointer}.wide{overflow-x:auto}
 """
+LAST = ("eval_failure_rate", "grad_norm")
 
 
 @dataclass
@@ -36,16 +36,29 @@ class Section:
     name: str
     evaluation: Evaluation
     records: Sequence[Record]
-    image_of: Callable[[int], Image.Image | None] | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    image_of: ImageOf | None = None
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section], log_history: Sequence[Mapping[str, Any]]) -> None:
-    """Write the page; the last section with pictures gives the gallery."""
-    parts = [f"<h1>{escape(title)}</h1>", _score_table(sections), _curves(log_history)]
-    parts += [_gallery(section) for section in sections if section.image_of is not None]
-    parts += map(_category_tables, sections)
-    atomic_write(path, html_page(title, "".join(parts), style=STYLE))
+    """Write the page. The first set with pictures, or else the last, has the cards and the histogram.
+
+    ``log_history`` holds rows with ``step`` and numbers by name, as ``trainer_state.json`` does.
+    """
+    main = next((section for section in sections if section.image_of is not None), sections[-1])
+    parts = [f"<h1>{escape(title)}</h1>", _score_cards(main), _score_table(sections), _curves(log_history)]
+    parts += [_boxes(sections, main), *map(_gallery, sections), *(_tables(one, one is main) for one in sections)]
+    style = STYLE + gallery.STYLE + report_boxes.STYLE
+    atomic_write(path, html_page(title, "".join(parts), style=style))
+
+
+def _score_cards(section: Section) -> str:
+    evaluation = section.evaluation
+    cards = "".join(
+        f"<div class=card><span class=soft>{escape(name)}</span><strong>{value:.4f}</strong>"
+        f"{_interval(evaluation, name)}</div>"
+        for name, value in evaluation.metrics.items()
+    )
+    return f"<h2>{escape(section.name)}: {len(section.records)} samples</h2><div class=scores>{cards}</div>"
 
 
 def _score_table(sections: Sequence[Section]) -> str:
@@ -57,35 +70,20 @@ def _score_table(sections: Sequence[Section]) -> str:
         signature = escape(section.evaluation.signature)
         rows.append(f"<tr><td><b>{escape(section.name)}</b><br><small class=soft>{signature}</small></td>{cells}</tr>")
     note = "<p>Small numbers: 95 % bootstrap interval, resampled by image.</p>"
-    return f"<h2>Scores</h2>{note}<table><tr><th>set</th>{head}</tr>{''.join(rows)}</table>"
-
-
-def _category_tables(section: Section) -> str:
-    parts = []
-    for dimension, table in section.evaluation.tables.items():
-        names = list(dict.fromkeys(name for row in table.values() for name in row))
-        head = "".join(f"<th>{escape(name)}</th>" for name in names)
-        rows = "".join(
-            f"<tr><td>{escape(category)}</td>{''.join(f'<td>{_number(row.get(name))}</td>' for name in names)}</tr>"
-            for category, row in table.items()
-        )
-        title = escape(f"{section.name} by {dimension.replace('_', ' ')}")
-        parts.append(f"<h2>{title}</h2><table><tr><th></th>{head}</tr>{rows}</table>")
-    return "".join(parts)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+    table = f"<div class=wide><table><tr><th>set</th>{head}</tr>{''.join(rows)}</table></div>"
+    return f"<h2>Scores</h2>{note}{table}"
 
 
 def _cell(evaluation: Evaluation, name: str) -> str:
     if name not in evaluation.metrics:
         return "<td>–</td>"
+    interval = _interval(evaluation, name)
+    return f"<td>{evaluation.metrics[name]:.4f}{'<br>' if interval else ''}{interval}</td>"
+
+
+def _interval(evaluation: Evaluation, name: str) -> str:
     low_high = evaluation.intervals.get(name)
-    interval = f"<br><small class=soft>{low_high[0]:.3f} – {low_high[1]:.3f}</small>" if low_high else ""
-    return f"<td>{evaluation.metrics[name]:.4f}{interval}</td>"
+    return f"<small class=soft>{low_high[0]:.3f} – {low_high[1]:.3f}</small>" if low_high else ""
 
 
 def _curves(log_history: Sequence[Mapping[str, Any]]) -> str:
@@ -95,58 +93,58 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> str:
             wanted = name in ("loss", "learning_rate", "grad_norm") or name.startswith("eval_")
             if wanted and isinstance(value, (int, float)) and not name.endswith(("_runtime", "_samples")):
                 series.setdefault(name, []).append((row.get("step", 0), float(value)))
-    ordered = sorted(series.items(), key=lambda one: one[0].startswith("eval_"))
+    ordered = sorted(series.items(), key=lambda one: (one[0] in LAST, one[0].startswith("eval_")))
     figures = [curve_svg(name, points) for name, points in ordered if len(points) > 1]
     return f"<h2>Curves</h2><div class=curves>{''.join(figures)}</div>" if figures else ""
 
 
-def _gallery(section: Section, each: int = 8) -> str:
-    scores = section.evaluation.scores
-    key = "mean_iou" if scores and "mean_iou" in scores[0] else None
-    parsed = [row for row in scores if "failure" not in row]
-    ordered = sorted(parsed, key=lambda row: (row[key], row["index"])) if key else parsed
-    groups = {
-        "worst": ordered[:each],
-        "best": ordered[each:][::-1][:each],
-        "not parsed": [row for row in scores if "failure" in row][:each],
-    }
-    records = {record.index: record for record in section.records}
-    parts = []
-    for name, rows in groups.items():
-        if rows:
-            cards = "".join(_card(records[row["index"]], row, key, section.image_of) for row in rows)
-            parts.append(f"<h2>{escape(section.name)}: {name}</h2><div class=cards>{cards}</div>")
-    return "".join(parts)
+def _boxes(sections: Sequence[Section], main: Section) -> str:
+    """Nothing where no set asks for one box."""
+    answers = {}
+    for section in sections:
+        if found := box_answers(section.evaluation, section.records):
+            answers[section.name] = found
+    if not answers:
+        return ""
+    shown = main.name if main.name in answers else next(iter(answers))
+    table = report_boxes.error_table({name: found.values() for name, found in answers.items()})
+    figure = report_boxes.histogram(shown, answers[shown].values())
+    return f"<h2>Boxes</h2><div class=wide>{table}</div>{figure}"
 
 
-def _card(
-    record: Record, row: Mapping[str, Any], key: str | None, image_of: Callable[[int], Image.Image | None]
-) -> str:
-    value = row.get("value")
-    predicted = [value] if isinstance(value, (list, tuple)) and len(value) == 4 else []
-    image = None if record.failure else image_of(record.index)
-    picture = "" if image is None else boxes_svg(image, record.truth.get("boxes") or [], predicted)
-    score = f"IoU {row[key]:.3f}" if key else ""
-    reason = f" · {escape(str(row['failure']))}" if "failure" in row else ""
-    return (
-        f"<div class=card>{picture}<b>{escape(str(record.meta.get('prompt', '')))}</b><br>"
-        f"<span class=truth>{escape(record.target)}</span><br><span class=pred>{escape(record.pred)}</span><br>"
-        f"<small>#{record.index} {score}{reason}</small></div>"
+def _gallery(section: Section) -> str:
+    if section.image_of is None:
+        return ""
+    kinds = {index: answer.kind for index, answer in box_answers(section.evaluation, section.records).items()}
+    groups = gallery.gallery(section.evaluation, section.records, section.image_of, notes=kinds)
+    return "".join(
+        f"<h2>{escape(section.name)}: {escape(name)}</h2>{gallery.LEGEND}<div class=cards>{cards}</div>"
+        for name, cards in groups.items()
     )
 
 
-def boxes_svg(image: Image.Image, truth: Sequence[Any], predicted: Sequence[Any]) -> str:
-    """The picture with true boxes (green) and predicted ones (red, dashed), in the original's pixels."""
-    width, height = image.size
-    stroke = max(width, height) / 150
-    rectangles = []
-    for boxes, colour, dash in ((truth, "#12855a", ""), (predicted, "#d92d20", f"{3 * stroke} {2 * stroke}")):
-        for x0, y0, x1, y1 in boxes:
-            rectangles.append(
-                f'<rect x="{x0:.2f}" y="{y0:.2f}" width="{max(x1 - x0, 0):.2f}" height="{max(y1 - y0, 0):.2f}" '
-                f'fill="none" stroke="{colour}" stroke-width="{stroke:.2f}" stroke-dasharray="{dash}"/>'
-            )
-    return (
-        f'<svg viewBox="0 0 {width} {height}"><image width="{width}" height="{height}" href="{data_url(image)}"/>'
-        f"{''.join(rectangles)}</svg>"
+def _tables(section: Section, is_open: bool) -> str:
+    """Scores by category; those of sets that are not the main one unfold."""
+    tables = "".join(_table(dimension, table) for dimension, table in section.evaluation.tables.items())
+    if not tables:
+        return ""
+    title = escape(f"{section.name} by category")
+    if is_open:
+        return f"<h2>{title}</h2>{tables}"
+    return f"<details><summary>{title}</summary>{tables}</details>"
+
+
+def _table(dimension: str, table: Table) -> str:
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    rows = "".join(
+        f"<tr><td>{escape(category)}</td>{''.join(f'<td>{_number(row.get(name))}</td>' for name in names)}</tr>"
+        for category, row in table.items()
     )
+    return f"<table><tr><th>{escape(dimension.replace('_', ' '))}</th>{head}</tr>{rows}</table><br>"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -9,6 +9,7 @@ from mllm.grounding.formatter import (
     build_formatter,
 )
 from mllm.grounding.geometry import (
+    area_class,
     box_area,
     box_centre,
     box_iou,
@@ -17,6 +18,8 @@ from mllm.grounding.geometry import (
     enclosing_box,
     xywh_to_xyxy,
 )
+from mllm.grounding.qwen_formatter import Qwen3Formatter, Qwen25Formatter
+from mllm.grounding.smart_resize import SmartResize, smart_size
 from mllm.grounding.transforms import Compose, RandomHorizontalFlip, Resize, SquareCanvas, Transform, View
 
 __all__ = [
@@ -25,12 +28,16 @@ __all__ = [
     "Formatter",
     "Parsed",
     "PlainFormatter",
+    "Qwen3Formatter",
+    "Qwen25Formatter",
     "RandomHorizontalFlip",
     "Resize",
+    "SmartResize",
     "SquareCanvas",
     "ThousandFormatter",
     "Transform",
     "View",
+    "area_class",
     "box_area",
     "box_centre",
     "box_iou",
@@ -38,5 +45,6 @@ __all__ = [
     "clip_box",
     "contains_point",
     "enclosing_box",
+    "smart_size",
     "xywh_to_xyxy",
 ]

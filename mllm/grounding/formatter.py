@@ -81,6 +81,9 @@ class Formatter:
         """Tokens that the tokenizer needs; added as ordinary ones, so that decoding keeps them."""
         return []
 
+    def check_canvas(self, canvas_size: tuple[int, int]) -> None:
+        """ConfigError where coordinates on a canvas of this (width, height) cannot be written; fractions always can."""
+
     @property
     def signature(self) -> str:
         """A short text that differs where the written form differs."""
@@ -144,7 +147,7 @@ class PlainFormatter(Formatter):
         for match in _BRACKETED.finditer(text):
             rows = [part.split(",") for part in match[1].split(";")]
             if _looks_like_coordinates(rows):
-                kind, places = _read_rows(rows, 1.0)
+                kind, places = read_rows(rows, 1.0)
                 yield Group(match.start(), match.end(), kind, places)
 
 
@@ -234,7 +237,7 @@ class ThousandFormatter(Formatter):
         kind, places = "any", None
         pairs = [match[1].split(",") for match in linked]
         if len(pairs) <= 2 and all(len(pair) == 2 for pair in pairs):
-            kind, places = _read_rows([list(chain.from_iterable(pairs))], 1000.0)
+            kind, places = read_rows([list(chain.from_iterable(pairs))], 1000.0)
         return Group(linked[0].start(), linked[-1].end(), kind, places)
 
 
@@ -275,7 +278,7 @@ def _looks_like_coordinates(rows: list[list[str]], *, whole: bool = False) -> bo
     return len(values) >= 4 or any(re.search(r"[.a-zA-Z]", value) for value in values) or set(values) <= {"0", "1"}
 
 
-def _read_rows(rows: list[list[str]], top: float) -> tuple[str, list[Place] | None]:
+def read_rows(rows: list[list[str]], top: float) -> tuple[str, list[Place] | None]:
     """The kind and the places as fractions of ``top``; ("any", None) if one of them cannot be read."""
     count = len(rows[0])
     kind = COUNTS.get(count, "any")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from mllm.structures import Box, Point
 
+SMALL_BELOW, MEDIUM_BELOW = 32**2, 96**2
+
 
 def box_area(box: Sequence[float]) -> float:
     """Width times height; 0 where right or bottom does not lie beyond left or top."""
@@ -19,6 +21,15 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
         return 0.0
     shared = box_area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     return min(shared / (area_a + area_b - shared), 1.0)
+
+
+def area_class(box: Sequence[float]) -> str:
+    """ "small", "medium" or "large" by COCO's limits, 32² and 96² pixels of the original (arXiv 1405.0312).
+
+    COCO measures the object's mask; here it is the box, which is larger.
+    """
+    area = box_area(box)
+    return "small" if area < SMALL_BELOW else "medium" if area < MEDIUM_BELOW else "large"
 
 
 def enclosing_box(boxes: Sequence[Sequence[float]]) -> Box:

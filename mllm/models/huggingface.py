@@ -137,13 +137,16 @@ class HuggingFaceFamily(Family):
         raise ConfigError(f"{self.name}: model_args.tokenizer is not set; a model from config needs one")
 
     def _image(self) -> dict[str, Any]:
-        mean, std = self.image_mean, self.image_std
-        if self.pretrained:
-            path = weights_folder(self.pretrained, self._key("pretrained")) / "preprocessor_config.json"
-            if path.is_file():
-                written = json.loads(path.read_text())
-                mean, std = written.get("image_mean", mean), written.get("image_std", std)
+        written = self.written_image()
+        mean, std = written.get("image_mean", self.image_mean), written.get("image_std", self.image_std)
         return {"mean": mean, "std": std, **self.image_of(self.model_config())}
+
+    def written_image(self) -> dict[str, Any]:
+        """What ``preprocessor_config.json`` of ``pretrained`` says; {} without one."""
+        if not self.pretrained:
+            return {}
+        path = weights_folder(self.pretrained, self._key("pretrained")) / "preprocessor_config.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
 
     @staticmethod
     def _key(name: str) -> str:

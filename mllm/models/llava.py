@@ -14,6 +14,7 @@ from torch import nn
 from mllm.errors import CheckpointError, ConfigError
 from mllm.models.checkpoints import read_weights
 from mllm.models.huggingface import load_own
+from mllm.models.no_image import ImageTokenFamily
 from mllm.models.pair import PairFamily
 from mllm.models.processor import Processor
 from mllm.registry import MODELS
@@ -29,7 +30,7 @@ HUB_NAMES = (
 
 
 @MODELS.register_module()
-class LLaVA(PairFamily):
+class LLaVA(ImageTokenFamily, PairFamily):
     """LLaVA v1.5 and its like: any CLIP or SigLIP tower, any causal language model.
 
     One of three starts: ``pretrained`` (a LLaVA folder), ``vision_tower`` + ``language_model`` (two folders, a new
@@ -72,12 +73,6 @@ class LLaVA(PairFamily):
         tokens = (vision.image_size // vision.patch_size) ** 2
         tokens += _has_class_token(vision) and config.vision_feature_select_strategy != "default"
         return {"size": vision.image_size, "tokens": tokens, **self.tokens}
-
-    def load_model(self, processor: Processor) -> nn.Module:
-        """As of the base; a batch without images passes through the tower all the same."""
-        model = super().load_model(processor)
-        model.model.register_forward_pre_hook(_run_tower_on_zero_image, with_kwargs=True)
-        return model
 
     def unused_parameters(self, model: nn.Module) -> list[str]:
         """The tower's layers behind the projected one, its last norm and pooling."""
@@ -163,21 +158,3 @@ def _load_projector(model: nn.Module, path: str) -> None:
             f"{ {name: tuple(shape) for name, shape in expected.items()} }"
         )
     target.load_state_dict(named)
-
-
-def _run_tower_on_zero_image(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Let a batch without image tokens pass through tower and projector, times zero.
-
-    Otherwise a rank whose micro-batch has no image leaves those parameters unused: DDP reports them, ZeRO-3 and FSDP
-    wait for the other ranks for ever.
-    """
-    pixel_values, ids = kwargs.get("pixel_values"), kwargs.get("input_ids")
-    if pixel_values is None or ids is None or bool((ids == module.config.image_token_id).any()):
-        return args, kwargs
-    layer, strategy = module.config.vision_feature_layer, module.config.vision_feature_select_strategy
-    features = module.get_image_features(
-        pixel_values=pixel_values, vision_feature_layer=layer, vision_feature_select_strategy=strategy
-    ).pooler_output
-    unused = sum(one.sum() for one in features) * 0
-    embeddings = module.get_input_embeddings()(ids) + unused
-    return args, {**kwargs, "pixel_values": None, "input_ids": None, "inputs_embeds": embeddings}

@@ -29,12 +29,14 @@ DEFAULT_CONVERSATION = {
 class Processor:
     """Turns and images → features → batches, and ids → text; needs no weights and can be pickled into workers.
 
-    ``image`` holds ``size`` (width and height in pixels), ``mean``, ``std``, ``tokens`` (how many an image takes) and,
-    where they are not ``<image>`` alone, the ``token`` that stands for one of them and the tokens ``start`` and ``end``
-    around them. ``conversation`` is the config part of that name: template, formatter, transforms, max_length.
-    ``family`` is the ``model_args`` that built it: with it a checkpoint can be loaded without its config.
+    ``image`` holds ``size`` (width and height in pixels), ``mean``, ``std``, ``tokens`` (how many an image takes, at
+    most) and, where they are not ``<image>`` alone, the ``token`` that stands for one of them and the tokens
+    ``start`` and ``end`` around them. ``conversation`` is the config part of that name: template, formatter,
+    transforms, max_length. ``family`` is the ``model_args`` that built it: with it a checkpoint can be loaded without
+    its config.
 
-    A family whose images take another form overrides ``image_ids``, ``image_features`` and ``collate_images``.
+    A family whose images take another form overrides ``image_ids`` or ``token_count``, ``image_features`` and
+    ``collate_images``.
     """
 
     def __init__(
@@ -101,7 +103,11 @@ class Processor:
     def image_ids(self, size: tuple[int, int]) -> list[int]:
         """The ids that stand in the text for an image whose canvas has this ``size`` (width, height)."""
         start, end = self._around
-        return [*start, *[self.image_token_id] * self.image["tokens"], *end]
+        return [*start, *[self.image_token_id] * self.token_count(size), *end]
+
+    def token_count(self, size: tuple[int, int]) -> int:
+        """How many tokens stand for an image whose canvas has this ``size`` (width, height)."""
+        return self.image["tokens"]
 
     def image_features(self, images: Sequence[Image.Image]) -> dict[str, Any]:
         """What the model eats of a sample's images: ``pixel_values`` (images, 3, H, W), None without any."""
@@ -117,6 +123,10 @@ class Processor:
                 f"end conversation.transforms with dict(type='Resize', size={size[0]})",
                 kind="canvas",
             )
+        return self.normalized(image)
+
+    def normalized(self, image: Image.Image) -> torch.Tensor:
+        """Pixels (3, H, W), float32, with ``mean`` and ``std`` taken out, of an image of any size."""
         pixels = (np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0 - self._mean) / self._std
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
@@ -174,15 +184,16 @@ class Processor:
         return None if found == self.tokenizer.unk_token_id else found
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer, image processor (Hugging Face's CLIP form) and ``mllm_processor.json`` into ``folder``."""
+        """Write tokenizer, image processor (Hugging Face's form) and ``mllm_processor.json`` into ``folder``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
         written = {name: getattr(self, name) for name in ("family", "image", "conversation", "generation")}
         (folder / PROCESSOR_FILE).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-        (folder / "preprocessor_config.json").write_text(json.dumps(self._clip_form(), indent=2) + "\n")
+        (folder / "preprocessor_config.json").write_text(json.dumps(self.image_form(), indent=2) + "\n")
 
-    def _clip_form(self) -> dict[str, Any]:
+    def image_form(self) -> dict[str, Any]:
+        """What ``preprocessor_config.json`` says, for other tools: the image processor of transformers."""
         size = self.image["size"]
         return {
             "image_processor_type": "CLIPImageProcessor",

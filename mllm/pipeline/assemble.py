@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mllm.config.arguments import FAILURE_RATE
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.evaluate import EvaluationSet
 from mllm.errors import CheckpointError, ConfigError, choices
@@ -44,20 +45,36 @@ def evaluation_set(name: str, cfg: Mapping[str, Any] | None, processor: Any, key
     return EvaluationSet(name, dataset, cfg["dataset"], evaluators, cfg["evaluators"])
 
 
-def check_best_metric(args: Any, validation: EvaluationSet | None) -> None:
-    """ConfigError unless ``metric_for_best_model`` is declared by an evaluator of the validation set."""
-    metric = args.metric_for_best_model
-    if metric is None or metric == "loss":
-        if args.load_best_model_at_end:
-            declared = validation.metrics if validation else []
-            raise ConfigError(
-                f"load_best_model_at_end needs metric_for_best_model; {choices('', declared)} (evaluation generates, "
-                "it computes no loss)"
-            )
+def blanked(sets: Mapping[str, EvaluationSet], processor: Any) -> dict[str, EvaluationSet]:
+    """The sets with every picture painted grey, as ``PREFIX_blind``: what is still right is known from the text."""
+    found = {}
+    for prefix, one in sets.items():
+        if f"{prefix}_blind" in sets:
+            raise ConfigError(f"blind_test: the files of {prefix}_blind would be another set's; call that set otherwise")
+        cfg = {"dataset": {"type": "BlankImages", "dataset": one.dataset_cfg}, "evaluators": one.evaluator_cfgs}
+        found[f"{prefix}_blind"] = evaluation_set(f"{one.name} (blanked pictures)", cfg, processor, one.name)
+    return found
+
+
+def needs_validation(args: Any) -> bool:
+    """Whether the run evaluates, or shows samples of, ``data_args.validation``."""
+    shows = args.sample_steps is not None and args.sample_count > 0
+    return args.do_eval or (args.do_train and (args.eval_on_start or args.eval_strategy != "no" or shows))
+
+
+def choose_best_metric(args: Any, validation: EvaluationSet | None) -> None:
+    """Let the first metric of the validation set select the best checkpoint where ``metric_for_best_model`` names none.
+
+    ConfigError if it names one that is neither declared by an evaluator nor ``failure_rate``.
+    """
+    if args.metric_for_best_model is None or not args.do_train:
         return
-    declared = validation.metrics if validation else []
-    if metric.removeprefix("eval_") not in declared:
-        raise ConfigError(f"metric_for_best_model={metric!r} is no declared metric; {choices(metric, declared)}")
+    known = [*validation.metrics, FAILURE_RATE] if validation else []
+    metric = args.metric_for_best_model
+    if metric == "loss" and known:  # transformers' default; evaluation generates, it computes no loss
+        args.metric_for_best_model, args.greater_is_better = known[0], known[0] != FAILURE_RATE
+    elif metric.removeprefix("eval_") not in known:
+        raise ConfigError(f"metric_for_best_model={metric!r} is no declared metric; {choices(metric, known)}")
 
 
 def check_resume(checkpoint: str | None, trainer: Any) -> None:

@@ -17,7 +17,7 @@ from mllm.dataset.mixture import sources_of
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.errors import ConfigError, DataError, choices
 from mllm.models.build import build_family
-from mllm.pipeline.assemble import batch_of_a_step, check_best_metric, evaluation_set, train_samples
+from mllm.pipeline.assemble import batch_of_a_step, choose_best_metric, evaluation_set, needs_validation, train_samples
 from mllm.pipeline.check_copy import CleanCopy
 from mllm.pipeline.check_report import SourceReport, Verdict, compare, count_errors, judge
 from mllm.pipeline.check_rows import CheckedSource, Chunk, RowChecker, checked_chunks
@@ -123,12 +123,11 @@ def _sets(data_args: Mapping[str, Any], processor: Any, arguments: Any) -> dict[
     sets: dict[str, SingleImageConvDataset] = {}
     if data_args.get("train") or arguments.do_train:
         sets["train"] = train_samples(data_args, processor, arguments.seed)
-    evaluates = arguments.eval_on_start or arguments.eval_strategy != "no"
-    needed = {"validation": arguments.do_eval or (arguments.do_train and evaluates), "test": arguments.do_predict}
+    needed = {"validation": needs_validation(arguments), "test": arguments.do_predict}
     named = {name: data_args.get(name) for name in needed if data_args.get(name) or needed[name]}
     named |= {f"multitest.{name}": cfg for name, cfg in (data_args.get("multitest") or {}).items()}
     built = {name: evaluation_set(name, cfg, processor, f"data_args.{name}") for name, cfg in named.items()}
-    check_best_metric(arguments, built.get("validation"))
+    choose_best_metric(arguments, built.get("validation"))
     sets |= {name: one.dataset for name, one in built.items()}
     if not sets:
         raise ConfigError("data_args holds no data set: nothing to check; give train, validation, test or multitest")

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from mllm.config import dump_config
+from mllm.config.checks import UNFINISHED
 from mllm.engine.predict import Generator
-from mllm.engine.run_folder import write_json, write_run_file
+from mllm.engine.run_folder import write_json, write_results, write_run_file
+from mllm.engine.samples import SamplePages
+from mllm.engine.second_pass import check_second_pass
+from mllm.engine.sharded import model_to_generate
+from mllm.engine.together import SharedError, on_main
 from mllm.engine.trainer import MultimodalTrainer
+from mllm.errors import DataError
 from mllm.evaluation.report import Section, write_report
 from mllm.models.build import build_family
 from mllm.models.tuning import Tuning, format_report, trainable_report
 from mllm.pipeline.assemble import (
     batch_of_a_step,
-    check_best_metric,
+    blanked,
     check_resume,
+    choose_best_metric,
     evaluation_set,
     generation_options,
+    needs_validation,
     total_steps,
     train_dataset,
 )
 from mllm.pipeline.sources import source_table, source_uses
 from mllm.pipeline.table import score_table
-from mllm.utils.logging import get_logger
+from mllm.utils.logging import get_logger, log_on_main
 
 logger = get_logger(__name__)
 
@@ -38,20 +48,26 @@ class Run:
         self.cfg, self.args = cfg, args
         self.folder = Path(args.output_dir)
         self.sections: list[Section] = []
+        self.failed: dict[str, str] = {}
+        self.goes_on: bool | None = None
         data_args = cfg.get("data_args", {})
         set_seed(args.seed)
         self.family = build_family(cfg["model_args"])
         self.processor = self.family.build_processor(cfg.get("conversation", {}), cfg.get("generation"))
         self.options = generation_options(cfg, self.processor)
-        validates = args.do_eval or (args.do_train and (args.eval_on_start or args.eval_strategy != "no"))
         train = train_dataset(data_args, self.processor, args.seed) if args.do_train else None
         self.validation = (
-            self._set("validation", data_args.get("validation"), "data_args.validation") if validates else None
+            self._set("validation", data_args.get("validation"), "data_args.validation")
+            if needs_validation(args)
+            else None
         )
         self.test = self._set("test", data_args.get("test"), "data_args.test") if args.do_predict else None
         self.multitest = self._multitest(data_args) if args.do_multi_predict else {}
-        check_best_metric(args, self.validation)
-        self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")))
+        self.blind = blanked(self._test_sets(), self.processor) if args.blind_test else {}
+        choose_best_metric(args, self.validation)
+        self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")), args.init_from)
+        if "second_pass" in self.options:
+            check_second_pass(self.options["second_pass"], self.model)
         self.trainer = MultimodalTrainer(
             model=self.model,
             args=args,
@@ -63,6 +79,9 @@ class Run:
             evaluate_with=self._evaluate if self.validation else None,
             error_budget=data_args.get("error_budget"),
         )
+        if args.do_train and self.validation and args.sample_count:
+            pages = self.folder / "samples", self.validation.dataset, self._generator, args.sample_count
+            self.trainer.add_callback(SamplePages(*pages, args.sample_steps))
         if args.resume_from_checkpoint:
             args.eval_on_start = False
         if args.do_train:
@@ -91,22 +110,54 @@ class Run:
 
     def predict(self) -> None:
         """Generate for the test set and score it."""
-        self.trainer.save_metrics("test", self._run_set(self.test, "test"))
+        self._predict_sets({"test": self.test})
 
     def multi_predict(self) -> None:
         """Generate for every named test set and score it."""
-        for name, one in self.multitest.items():
-            self.trainer.save_metrics(f"multitest_{name}", self._run_set(one, f"multitest_{name}"))
+        self._predict_sets({name: one for name, one in self._test_sets().items() if name != "test"})
 
     def finish(self) -> None:
-        """Write the report and print the score table."""
-        if self.sections and self.trainer.is_world_process_zero():
-            title = f"{Path(self.cfg.filename).stem if self.cfg.filename else 'run'}: {self.folder}"
-            _keep_one_gallery(self.sections)
-            write_report(self.folder / "report.html", title, self.sections, self.trainer.state.log_history)
-            sys.stdout.write(score_table(self.sections) + f"\nreport: {self.folder / 'report.html'}\n")
+        """Write the report and print the score table; DataError that names the sets that failed."""
+        if self.trainer.is_world_process_zero():
+            if self.sections:
+                self._write_report()
+                sys.stdout.write(score_table(self.sections) + f"\nreport: {self.folder / 'report.html'}\n")
+            if self.goes_on is not None and not self.failed:
+                (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.accelerator.end_training()
+        if self.failed:
+            told = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
+            count = len(self._test_sets()) + len(self.blind)
+            raise DataError(f"{len(self.failed)} of {count} sets failed: {told}")
+
+    def _predict_sets(self, sets: Mapping[str, Any]) -> None:
+        """Each set's files and the report are written when it is done; one that fails is named, the others go on."""
+        if self.goes_on is None:
+            self.goes_on = on_main(self.trainer.accelerator, self._begin_predictions)
+        blind = {name: one for name, one in self.blind.items() if name.removesuffix("_blind") in sets}
+        for name, one in {**sets, **blind}.items():
+            try:
+                metrics = self._run_set(one, name, keep=self.goes_on)
+            except SharedError as error:
+                self.failed[name] = str(error)
+                log_on_main(logger, "%s failed: %s", name, error)
+                continue
+            if self.trainer.is_world_process_zero():
+                write_results(self.folder, name, metrics)
+                self._write_report()
+
+    def _begin_predictions(self) -> bool:
+        """Whether an earlier run was killed before all sets were done; from now on this one would be."""
+        marker = self.folder / UNFINISHED
+        before = marker.is_file()
+        write_json(marker, {"sets": [*self._test_sets(), *self.blind]})
+        return before
+
+    def _write_report(self) -> None:
+        title = f"{Path(self.cfg.filename).stem if self.cfg.filename else 'run'}: {self.folder}"
+        _keep_one_gallery(self.sections)
+        write_report(self.folder / "report.html", title, self.sections, self.trainer.state.log_history)
 
     def _evaluate(self, prefix: str) -> dict[str, float]:
         step = self.trainer.state.global_step
@@ -114,8 +165,9 @@ class Run:
         self.sections = [section for section in self.sections if section.name != name]
         return self._run_set(self.validation, prefix, name)
 
-    def _run_set(self, one: Any, prefix: str, name: str | None = None) -> dict[str, float]:
-        metrics, sections = one.run(self._generator(), self.folder, prefix, self.trainer.notes)
+    def _run_set(self, one: Any, prefix: str, name: str | None = None, *, keep: bool = False) -> dict[str, float]:
+        generator = replace(self._generator(), seed=self.args.seed)
+        metrics, sections = one.run(generator, self.folder, prefix, self.trainer.notes, keep=keep)
         for section in sections:
             section.name = name or section.name
         self.sections += sections
@@ -124,7 +176,7 @@ class Run:
     def _generator(self) -> Generator:
         accelerator, args = self.trainer.accelerator, self.args
         return Generator(
-            model=accelerator.unwrap_model(self.trainer.model_wrapped),
+            model=model_to_generate(self.trainer),
             family=self.family,
             processor=self.processor,
             accelerator=accelerator,
@@ -139,6 +191,11 @@ class Run:
     def _multitest(self, data_args: Any) -> dict[str, Any]:
         named = data_args.get("multitest") or {}
         return {name: self._set(name, cfg, f"data_args.multitest.{name}") for name, cfg in named.items()}
+
+    def _test_sets(self) -> dict[str, Any]:
+        """By the prefix of their files."""
+        named = {f"multitest_{name}": one for name, one in self.multitest.items()}
+        return {"test": self.test, **named} if self.test else named
 
     def _start_folder(self) -> None:
         if self.trainer.is_world_process_zero():

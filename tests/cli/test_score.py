@@ -41,15 +41,15 @@ def _run(folder, monkeypatch, records=None, prefix="test", configs=({"type": "RE
     """The files of an evaluation as a run writes them, ``records`` in the place of generation; gives its metrics."""
     records = _boxes(60) if records is None else records
 
-    def predict(generator, dataset, path, label, on_notes=None):
+    def predict(generator, dataset, path, label, made_of, on_notes=None):
         path.write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records))
         return read_records(path)
 
     monkeypatch.setattr(evaluate, "predict", predict)
+    monkeypatch.setattr(evaluate, "made_of", lambda generator, data: {})
     processor = SimpleNamespace(formatter=build_formatter(FORMATTER), conversation={"formatter": FORMATTER})
-    generator = SimpleNamespace(
-        processor=processor, options={"max_new_tokens": 8}, accelerator=SimpleNamespace(is_main_process=True)
-    )
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1)
+    generator = SimpleNamespace(processor=processor, options={"max_new_tokens": 8}, accelerator=accelerator)
     folder.mkdir(exist_ok=True)
     dataset = SimpleNamespace(dataset=_Rows(records), item=None)
     evaluators = [EVALUATORS.build(one) for one in configs]

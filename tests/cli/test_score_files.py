@@ -6,6 +6,7 @@ import json
 import pytest
 
 from mllm.cli.main import main
+from mllm.evaluation import captions, java_tools
 
 
 @pytest.fixture
@@ -234,3 +235,32 @@ def test_captions_are_compared_by_their_file_of_scores(tmp_path, capsys):
     capsys.readouterr()
     assert main(["score", "--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
     assert "6 common records" in capsys.readouterr().out
+
+
+def test_scores_from_where_java_is_missing_are_compared_where_it_is(tmp_path, capsys, monkeypatch):
+    truth = {"annotations": [{"image_id": n, "caption": f"a red dog runs past {n} cats"} for n in range(4)]}
+    annotations = _write(tmp_path / "captions.json", truth)
+    monkeypatch.setattr(java_tools.shutil, "which", lambda name: None)
+    for name in "ab":
+        said = [{"image_id": n, "caption": "a red dog runs"} for n in range(4)]
+        words = ["--evaluator", "CaptionEvaluator", "--predictions", _write(tmp_path / f"{name}_said.json", said)]
+        words += ["--annotations", annotations, "--json", tmp_path / f"{name}.json"]
+        assert main(["score", *map(str, words)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(captions, "find_jar", lambda jar: ("java", jar))
+    assert main(["score", "--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    text = capsys.readouterr().out
+    assert "BLEU-4" in text
+    assert "\nMETEOR " not in text
+
+
+def test_scores_of_answerability_are_joined_by_image(score, tmp_path):
+    said = [{"image": f"{n}.jpg", "answerable": (0, 0.3, 1)[n]} for n in range(3)]
+    rows = [
+        {"image": f"{n}.jpg", "question": "?", "answers": [{"answer": "x"}], "answerable": n % 2} for n in (2, 1, 0)
+    ]
+    files = [_write(tmp_path / "said.json", said), _write(tmp_path / "val.json", rows)]
+    _, result = score("AnswerabilityEvaluator", *files, words=["--option", "read=score"])
+    # Unanswerable are 0 (found) and 2 (last of all): 1 · 1/2 + 2/3 · 1/2; one hit, one false, one missed.
+    assert result["metrics"]["average_precision"] == pytest.approx(5 / 6)
+    assert result["metrics"]["f1"] == 0.5

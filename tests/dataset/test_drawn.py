@@ -171,6 +171,10 @@ def test_wrong_expression_asks_for_another_object_and_keeps_the_truth():
         assert a["truth"]["boxes"] == b["truth"]["boxes"]
         assert a["truth"]["expression"] != b["truth"]["expression"]
         assert b["truth"]["expression"] in b["conversations"][0]["value"]
+        # The truth's box and the other ones are all objects of the picture, each once.
+        scene = make_scene(0, "test", index)
+        for truth in (a["truth"], b["truth"]):
+            assert sorted(truth["boxes"] + truth["other_boxes"]) == sorted(list(shape.box) for shape in scene.shapes)
 
 
 def test_pointing_truth_lies_in_the_box_of_its_object():

@@ -137,6 +137,17 @@ def test_a_reference_to_a_missing_annotation_is_named(refer_folder, tmp_path):
         _build("RefCOCO", **refer_folder)
 
 
+def test_the_truth_tells_the_other_objects_of_the_image_where_the_annotations_do(refer_folder, tmp_path):
+    assert "other_boxes" not in _build("RefCOCO", **refer_folder)[0]["truth"]
+    annotations = [{"id": number, "image_id": 1, "bbox": [10 * number, 20, 30, 40]} for number in (1, 3, 4)]
+    annotations += [{"id": 2, "image_id": 2, "bbox": [1, 2, 3, 4]}]
+    annotations[2]["iscrowd"] = 1  # stands for many
+    (tmp_path / "refcoco" / "instances.json").write_text(json.dumps({"annotations": annotations}))
+    truths = [item["truth"] for item in _build("RefCOCO", **refer_folder)]
+    # xywh [30, 20, 30, 40] → right 30 + 30, bottom 20 + 40.
+    assert [truth["other_boxes"] for truth in truths] == [[[30, 20, 60, 60]]] * 2 + [[]] * 2
+
+
 def test_an_answer_without_its_placeholder_is_an_error(refer_folder):
     with pytest.raises(ConfigError, match="RefCOCO: answer='here'; expected <boxes>"):
         _build("RefCOCO", **refer_folder, answer="here")

@@ -66,7 +66,7 @@ def predictions(trainer, folder, sizes):
         dataset = SingleImageConvDataset(rec, processor, mode="generate")
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         generator = Generator(model, family, processor, trainer.accelerator, 2, 0, {"max_new_tokens": 12})
-        records = predict(generator, dataset, folder / f"n{size}_predictions.jsonl", "test")
+        records = predict(generator, dataset, folder / f"n{size}_predictions.jsonl", "test", {})
         assert len(records) == size
 
 

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from mllm.evaluation.base import Evaluator, bootstrap
+from mllm.evaluation.base import Evaluator
+from mllm.evaluation.draws import bootstrap
 from mllm.registry import EVALUATORS
 from mllm.structures import Record
 

@@ -67,7 +67,7 @@ def test_bleu_is_equal_for_each_image_and_for_all(ours, oracle):
 
     whole, each = Bleu(4).compute_score(*oracle, verbose=0)
     assert [ours.metrics[f"BLEU-{order}"] for order in range(1, 5)] == whole
-    assert [bleu([row["bleu"]]) for row in ours.scores] == [list(scores) for scores in zip(*each, strict=True)]
+    assert [bleu(row["bleu"]) for row in ours.scores] == [list(scores) for scores in zip(*each, strict=True)]
 
 
 def test_rouge_l_is_equal_for_each_image_and_for_all(ours, oracle):

@@ -63,10 +63,10 @@ def test_the_place_must_overlap_by_more_than_half():
 
 
 def test_f1_is_of_the_means_over_classes():
-    # a: answered 2, true 1, right 1; b: answered 1, true 2, right 1. P = (1/2 + 1) / 2 = R: 3/4.
-    rows = [("a", 1, 1, 1), ("a", 1, 0, 0), ("b", 1, 1, 1), ("b", 0, 1, 0)]
-    assert class_f1(rows) == pytest.approx(0.75)
-    assert class_f1([]) == class_f1([("a", 0, 1, 0)]) == 0
+    # The first is answered 2 times, true 1, right 1, the second 1, 2, 1: P = (1/2 + 1) / 2 = R. A class in neither
+    # text is none.
+    assert class_f1([(2, 1, 1), (1, 2, 1), (0, 0, 0)]) == pytest.approx(0.75)
+    assert class_f1([]) == class_f1([(0, 1, 0)]) == 0
 
 
 def test_a_class_without_a_box_in_the_answer_is_not_answered():

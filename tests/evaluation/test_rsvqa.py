@@ -29,6 +29,7 @@ def _record(pred, answer, index=0, **meta):
         ("1001", "17139", 0, 1),
         ("Between 11 and 100", "57", 0, 1),
         ("more than 1000", "17139", 0, 1),
+        ("1" * 5000, "17139", 0, 1),
         ("about 7", "7", 0, 0),
         ("rural", "urban", 0, 0),
     ],
@@ -36,6 +37,30 @@ def _record(pred, answer, index=0, **meta):
 def test_counts_exactly_or_in_the_papers_five_classes(pred, answer, exact, ranges):
     assert _evaluator().evaluate([_record(pred, answer)]).metrics["accuracy"] == exact
     assert _evaluator(counts="ranges").evaluate([_record(pred, answer)]).metrics["accuracy"] == ranges
+
+
+@pytest.mark.parametrize(
+    ("pred", "answer", "exact", "ranges"),
+    [
+        ("0m2", "0m2", 1, 1),
+        ("0m2", "1m2", 0, 0),
+        ("1m2", "10m2", 0, 1),
+        ("10m2", "11m2", 0, 0),
+        ("between 10m2 and 100m2", "57m2", 0, 1),  # as the authors' code names it
+        ("Between 11m2 and 100m2.", "57m2", 0, 1),  # as the paper does
+        ("between 0m2 and 10m2", "0m2", 0, 0),
+        ("400 m²", "101m2", 0, 1),
+        ("more than 1000m2", "10631m2", 0, 1),
+        ("1000m2", "1001m2", 0, 0),
+        ("57", "57m2", 0, 0),  # a count is no area
+        ("7", "8", 0, 0),  # counts stay exact
+    ],
+)
+def test_areas_exactly_or_in_the_classes_of_high_resolution(pred, answer, exact, ranges):
+    assert _evaluator().evaluate([_record(pred, answer)]).metrics["accuracy"] == exact
+    result = _evaluator(areas="ranges").evaluate([_record(pred, answer)])
+    assert result.metrics["accuracy"] == ranges
+    assert "|counts=exact|areas=ranges|" in result.signature
 
 
 def test_average_accuracy_weighs_types_alike():

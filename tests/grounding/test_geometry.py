@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllm.grounding import box_area, box_centre, box_iou, clip_box, contains_point, enclosing_box, xywh_to_xyxy
+from mllm.grounding import (
+    area_class,
+    box_area,
+    box_centre,
+    box_iou,
+    clip_box,
+    contains_point,
+    enclosing_box,
+    xywh_to_xyxy,
+)
 
 coordinate = st.floats(0, 1000, allow_nan=False)
 box = st.tuples(coordinate, coordinate, coordinate, coordinate)
@@ -52,3 +61,9 @@ def test_conversion_centre_and_containment():
     assert box_centre((1, 2, 4, 6)) == (2.5, 4)
     assert contains_point((1, 2, 4, 6), (4, 2))
     assert not contains_point((1, 2, 4, 6), (4.01, 3))
+
+
+def test_sizes_are_cocos():
+    # COCO: small below 32 * 32 = 1024 pixels, medium below 96 * 96 = 9216.
+    classes = [area_class((0, 0, width, 32)) for width in (31.9, 32, 287.9, 288)]
+    assert classes == ["small", "medium", "medium", "large"]

@@ -12,6 +12,7 @@ def test_the_model_of_the_readme_trains_and_predicts(tmp_path):
     assert len(code.strip().splitlines()) <= 40
     (tmp_path / "my_model.py").write_text(code)
     config = {name: value for name, value in tiny.MODEL_ARGS["config"].items() if not name.startswith("vision_feature")}
+    config["vision_feature_layers"] = [-1, -2]
     model_args = {"type": "Captioner", "tokenizer": "asset:toy_llava", "config": config}
     written = tiny.config_text(tmp_path / "out", model_args=model_args, training_args={"do_predict": True})
     written = re.sub(r"^tune = .*$", "custom_imports = dict(imports=['my_model'])", written, flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mllm.engine.records import first
 from mllm.errors import DataError
-from mllm.evaluation.base import middle, resample
+from mllm.evaluation.draws import middle, resample
 from mllm.pipeline.scoring.scored import Scored, ScoredSet
 from mllm.registry import EVALUATORS
 
@@ -68,7 +68,9 @@ def compare_sets(
         evaluator = EVALUATORS.build(one.evaluator)
         whole = [evaluator.reduce(rows) for rows in versions]
         draws = resample(evaluator, versions, clusters, resamples, seed)
-        differences += [_difference(name, whole, draws) for name in evaluator.metrics]
+        # METEOR is no metric of rows that were scored where Java is missing.
+        shared = [name for name in evaluator.metrics if all(name in values for values in whole)]
+        differences += [_difference(name, whole, draws) for name in shared]
     return Comparison(a.name, b.name, len(places), signatures, differences)
 
 

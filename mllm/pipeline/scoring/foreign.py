@@ -46,6 +46,7 @@ def score_files(evaluator_cfg: Mapping[str, Any], files: Files, *, resamples: in
     """Build the evaluator, join predictions and truths, score; the set bears the predictions file's name."""
     evaluator = EVALUATORS.build(evaluator_cfg)
     evaluator.formatter = _NoFormatter() if files.formatter is None else build_formatter(files.formatter)
+    evaluator.start()
     records, expected = read_joined(files)
     local = [Path(path) for path in files.annotations if not is_remote(path)]
     return score_set(

@@ -63,12 +63,12 @@ def _records(file: DataFile) -> Iterator[Prediction]:
         yield Prediction(record.pred, ids, record.meta.get("prompt"), record, record.meta.get("category"))
 
 
-def _rows_with(id_name: str | None, text_name: str) -> Any:
+def _rows_with(id_name: str | None, text_name: str, kind: type | tuple[type, ...] = str) -> Any:
     def read(file: DataFile) -> Iterator[Prediction]:
         for where, row in numbered(file.rows, file.path):
             ids = {} if id_name is None else {id_name: str(value_of(row, id_name, where))}
-            text, prompt = value_of(row, text_name, where, str), row.get("prompt", row.get("question"))
-            yield Prediction(text, ids, prompt if isinstance(prompt, str) else None)
+            text, prompt = value_of(row, text_name, where, kind), row.get("prompt", row.get("question"))
+            yield Prediction(str(text), ids, prompt if isinstance(prompt, str) else None)
 
     return read
 
@@ -114,6 +114,12 @@ PREDICTIONS = (
         '[{"image", "answer"}]',
         lambda file: file.has("image", "answer"),
         _rows_with("image", "answer"),
+    ),
+    Layout(
+        "VizWiz answerability",
+        '[{"image", "answerable"}]',
+        lambda file: file.has("image", "answerable") and not file.has("answers"),
+        _rows_with("image", "answerable", (int, float)),
     ),
     Layout(
         "POPE", '{"question", "answer"} lines', lambda file: file.has("question", "answer"), _rows_with(None, "answer")

@@ -44,6 +44,8 @@ def score_run_set(folder: Path, name: str, *, resamples: int, allow_partial: boo
     """Score one set of a run folder as the run did; DataError unless every index is there exactly once."""
     path, manifest = folder / f"{name}{MANIFEST}", _manifest(folder / f"{name}{MANIFEST}")
     evaluators = build_evaluators(manifest, path)
+    for evaluator in evaluators:
+        evaluator.start()
     records = _records(folder / f"{name}_predictions.jsonl", manifest, allow_partial)
     return score_set(
         name,
@@ -54,6 +56,11 @@ def score_run_set(folder: Path, name: str, *, resamples: int, allow_partial: boo
         data=manifest.get("data") or {},
         resamples=resamples,
     )
+
+
+def run_records(folder: Path, name: str, *, allow_partial: bool = False) -> list[Record]:
+    """The records of one set of a run folder; DataError unless every index is there exactly once."""
+    return _records(folder / f"{name}_predictions.jsonl", _manifest(folder / f"{name}{MANIFEST}"), allow_partial)
 
 
 def build_evaluators(manifest: Mapping[str, Any], path: Path) -> list[Evaluator]:

@@ -16,7 +16,7 @@ from mllm.pipeline.scoring.files import DataFile, Layout, layout_of, read_file, 
 from mllm.pipeline.scoring.predictions import numbered
 
 ID_FIELDS = ("question_id", "id", "index", "image_id")
-TRUTH_FIELDS = ("answers", "answer", "references", "choices", "boxes", "points")
+TRUTH_FIELDS = ("answers", "answer", "references", "choices", "boxes", "points", "masks")
 
 
 @dataclass
