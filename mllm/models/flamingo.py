@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from mllm.conversation.flamingo_templates import ANSWER, END_OF_CHUNK
 from mllm.models.huggingface import load_own
 from mllm.models.pair import PairFamily
 from mllm.models.processor import Processor
 from mllm.registry import MODELS
+from mllm.structures import IMAGE_PLACEHOLDER
 
 
 class FlamingoProcessor(Processor):
@@ -49,7 +51,7 @@ class OpenFlamingo(PairFamily):
     saves = "trained"
     decayed = ("gated_cross_attn_layers.",)
     wrap = ("LlamaDecoderLayer", "MptBlock", "GPTNeoXLayer", "OPTDecoderLayer", "GatedCrossAttention")
-    added: ClassVar[tuple[str, ...]] = ("<|endofchunk|>", "<image>")
+    added: ClassVar[tuple[str, ...]] = (END_OF_CHUNK, IMAGE_PLACEHOLDER)
 
     def __init__(self, weights: str | None = None, cross_attn_every_n_layers: int = 4, **options: Any) -> None:
         super().__init__(**options)
@@ -59,6 +61,17 @@ class OpenFlamingo(PairFamily):
         """The tokens that open an image, an answer, and end one."""
         new = [token for token in self.added if token not in tokenizer.get_added_vocab()]
         tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+
+    def build_processor(
+        self, conversation: Mapping[str, Any], generation: Mapping[str, Any] | None = None
+    ) -> Processor:
+        """As of the base; Otter's template brings its ``<answer>``."""
+        processor = super().build_processor(conversation, generation)
+        if ANSWER in processor.template.controls and ANSWER not in processor.tokenizer.get_added_vocab():
+            processor.tokenizer.add_special_tokens(
+                {"extra_special_tokens": [ANSWER]}, replace_extra_special_tokens=False
+            )
+        return processor
 
     def transformers_class(self) -> Any:
         """Our own module."""
@@ -86,7 +99,8 @@ class OpenFlamingo(PairFamily):
     def load_model(self, processor: Processor) -> nn.Module:
         """As of the base; the rows of the added tokens are to be trained, new here or not."""
         model = super().load_model(processor)
-        model.new_token_rows = sorted(processor.tokenizer.convert_tokens_to_ids(list(self.added)))
+        known = processor.tokenizer.get_added_vocab()
+        model.new_token_rows = sorted({known[token] for token in (*self.added, ANSWER) if token in known})
         if self.weights:
             from mllm.models.flamingo_files import load_trained_parts
 
@@ -111,4 +125,4 @@ class OpenFlamingo(PairFamily):
 class Otter(OpenFlamingo):
     """OpenFlamingo tuned on instructions: ``<answer>`` opens an answer; template ``otter``."""
 
-    added: ClassVar[tuple[str, ...]] = ("<|endofchunk|>", "<image>", "<answer>")
+    added: ClassVar[tuple[str, ...]] = (END_OF_CHUNK, IMAGE_PLACEHOLDER, ANSWER)

@@ -15,10 +15,13 @@ from launch import checked, run, run_two
 from safetensors.torch import load_file
 
 from mllm.config.arguments import Seq2SeqArguments
+from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.sharded import name_wrapped_layers
+from mllm.engine.trainer import MultimodalTrainer
 from mllm.errors import ConfigError
 from mllm.models.tuning import Tuning
 from mllm.pipeline.assemble import choose_best_metric
+from mllm.registry import DATASETS
 
 JOB = Path(__file__).with_name("engine_job.py")
 DEEPSPEED = pytest.mark.skipif(
@@ -203,6 +206,24 @@ def test_only_what_evaluation_computes_can_select(tmp_path):
     )
     with pytest.raises(ConfigError, match="it computes no loss"):
         Seq2SeqArguments(metric_for_best_model="eval_loss", **options)
+
+
+def test_a_metric_that_could_not_be_computed_stops_at_the_first_evaluation(tmp_path):
+    family, processor = tiny.family(), tiny.processor()
+    options = {"eval_on_start": True, "eval_strategy": "steps", "report_to": "none", "max_steps": 1}
+    args = Seq2SeqArguments(output_dir=str(tmp_path), use_cpu=True, metric_for_best_model="METEOR", **options)
+    samples = SingleImageConvDataset(DATASETS.build(tiny.REC), processor)
+    trainer = MultimodalTrainer(
+        model=family.build_model(processor, Tuning()),
+        args=args,
+        train_dataset=samples,
+        eval_dataset=samples,
+        family=family,
+        processor=processor,
+        evaluate_with=lambda prefix: {f"{prefix}_CIDEr": 1.0},  # as where Java is missing
+    )
+    with pytest.raises(ConfigError, match="metric_for_best_model='METEOR' could not be computed; known: eval_CIDEr"):
+        trainer.train()
 
 
 def test_layers_to_split_off_are_the_familys_unless_the_launch_names_some():

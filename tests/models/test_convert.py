@@ -159,6 +159,35 @@ def test_there_and_back_is_the_same_file(tmp_path):
             assert config[name] == value, name
 
 
+KEY_LAYOUTS = {
+    "the hub's": lambda name: name,
+    "transformers 4.52": lambda name: (
+        name.replace("language_model.lm_head.", "lm_head.")
+        if name.startswith("language_model.lm_head.")
+        else "model." + name.replace("language_model.model.", "language_model.")
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", [*KEY_LAYOUTS, "as transformers 5 saves"])
+def test_the_key_layouts_of_hugging_face_are_read(tmp_path, layout):
+    from safetensors.torch import save_file
+
+    model = truth()
+    source = liuhaotian_folder(tmp_path / "src", model, tower_folder(tmp_path / "clip", model))
+    assert run(source, tmp_path / "hf", "--to", "hf") == 0
+    if layout in KEY_LAYOUTS:
+        stored = {KEY_LAYOUTS[layout](name): one for name, one in read_folder(tmp_path / "hf").items()}
+        save_file(stored, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    else:
+        LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf").save_pretrained(tmp_path / "hf")
+    family = build_family({"pretrained": str(tmp_path / "hf")})
+    loaded = family.build_model(family.build_processor({}))
+    image = loaded.config.image_token_id
+    model.config.image_token_id = model.model.config.image_token_id = image
+    torch.testing.assert_close(logits(loaded, image), logits(model, image))
+
+
 def test_version_one_keeps_its_linear_projector_and_its_tokens(tmp_path):
     model = truth()
     tower = tower_folder(tmp_path / "clip", model)

@@ -59,6 +59,15 @@ def test_the_texts_are_those_of_otter_and_openflamingo(template, turns, text, tr
     assert answers.replace(" ", "") == expected.replace(" ", "")
 
 
+def test_openflamingo_in_otters_format_gets_the_answer_token_and_trains_its_row():
+    family = build_family(MODEL_ARGS)
+    plain = family.build_processor({"template": "openflamingo", "transforms": SQUARE})
+    assert "<answer>" not in plain.tokenizer.get_added_vocab()
+    processor = family.build_processor({"template": "otter", "transforms": SQUARE})
+    row = processor.tokenizer.get_added_vocab()["<answer>"]
+    assert row in family.load_model(processor).new_token_rows
+
+
 def test_examples_in_context_repeat_the_image():
     found, _ = _text("otter", ["<image>What?", "a cat", "<image>What?", "a dog"], images=2)
     assert found.count("<image>User:") == 2

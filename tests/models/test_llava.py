@@ -244,6 +244,28 @@ def test_new_coordinate_tokens_are_trained_behind_a_frozen_language_model(folder
     assert torch.equal(loaded.get_input_embeddings()(ids), model.get_input_embeddings()(ids))
 
 
+def test_a_tuned_model_is_tuned_on(folders, tmp_path):
+    tuning = Tuning.from_config({"lora": {"r": 2, **KEPT}})
+    family = _pair(folders)
+    processor = family.build_processor(tiny.CONVERSATION)
+    model = family.build_model(processor, tuning)
+    with torch.no_grad():
+        for one in model.parameters():
+            if one.requires_grad:
+                one.add_(1.0)
+    family.save_weights(model, None, tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = build_family({"pretrained": str(tmp_path)})
+    loaded = again.build_model(again.build_processor({}), tuning)
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    assert {name for name, one in loaded.named_parameters() if one.requires_grad} == set(trained)
+    assert all(torch.equal(loaded.get_parameter(name), one) for name, one in trained.items())
+    with pytest.raises(CheckpointError, match="of another shape"):
+        again.build_model(again.build_processor({}), Tuning.from_config({"lora": {"r": 3, **KEPT}}))
+    with pytest.raises(ConfigError, match=r"holds LoRA adapters but tune\.lora is not set.*--to merged"):
+        again.build_model(again.build_processor({}), Tuning(freeze=[]))
+
+
 def test_auto_tokenizer_reads_what_a_checkpoint_holds(folders, tmp_path):
     processor = _pair(folders).build_processor(tiny.CONVERSATION)
     processor.save_pretrained(tmp_path)
