@@ -31,8 +31,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--lora-alpha", type=float, metavar="X", help="of an iter_N.pth that does not tell it")
     parser.add_argument("--dtype", default="float32", help="type of the weights: float32, bfloat16, float16")
     words = parser.parse_args(argv)
-    from mllm.models.foreign.convert import Options, convert
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+    from mllm.models.foreign.convert import Options, convert
+    from mllm.utils.logging import setup_logging
+
+    setup_logging()
+    disable_progress_bar()
+    set_verbosity_error()
     options = Options(words.base, words.tower, words.lora_alpha, words.dtype)
     for line in convert(Path(words.source), Path(words.target), words.to, options):
         print(line)

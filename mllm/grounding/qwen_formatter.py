@@ -82,20 +82,21 @@ class Qwen3Formatter(Formatter):
 
 @FORMATTERS.register_module()
 class Qwen25Formatter(Qwen3Formatter):
-    """The same in pixels of the image as Qwen2.5-VL sees it; at home behind ``SmartResize(frame_side=side)``.
+    """The same in pixels of the image as Qwen2.5-VL sees it, which must be a square of ``side``.
 
-    A formatter knows fractions of a canvas alone, so it takes a frame whose canvas is a square of ``side``: one by
-    ``SmartResize(frame_side=side)`` for images that keep their shape, or by ``Resize(side)`` for square ones.
+    A formatter knows fractions of a canvas alone, not its size. So it takes one size: end ``transforms`` with
+    ``Resize(side)``, behind ``SquareCanvas`` where the aspect ratio is to be kept. ``side`` must be a multiple of 28,
+    or the model resizes the image again.
     """
 
-    def __init__(self, side: int = 10_000) -> None:
+    def __init__(self, side: int = 980) -> None:
         super().__init__(side)
 
     def check_canvas(self, canvas_size: tuple[int, int]) -> None:
         """ConfigError unless the canvas is a square of ``side``: pixels of another would be wrong numbers."""
         if tuple(canvas_size) != (self.side, self.side):
             raise ConfigError(
-                f"conversation.formatter: Qwen25Formatter(side={self.side}) writes pixels, but the frame's canvas is "
-                f"{canvas_size[0]}x{canvas_size[1]}: end conversation.transforms with dict(type='SmartResize', "
-                f"frame_side={self.side})"
+                f"conversation.formatter: Qwen25Formatter(side={self.side}) writes pixels, but the canvas is "
+                f"{canvas_size[0]}x{canvas_size[1]}: end conversation.transforms with "
+                f"dict(type='Resize', size={self.side})"
             )

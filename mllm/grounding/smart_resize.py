@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 
 from mllm.errors import ConfigError, DataError
 from mllm.grounding.transforms import Resize, Transform, View
@@ -36,34 +35,20 @@ def smart_size(image_size: tuple[int, int], factor: int, min_pixels: int, max_pi
 
 @TRANSFORMS.register_module()
 class SmartResize(Transform):
-    """Resize (bicubic) to the size that Qwen-VL sees; put it last.
+    """Resize (bicubic) to a size that Qwen-VL sees as it is, its aspect ratio nearly kept; put it last.
 
-    ``factor`` is the patch times the merge of the model: 28 for Qwen2.5-VL, 32 for Qwen3-VL. With ``frame_side`` the
-    frame's canvas is a square of that side, with the image in its upper left corner: fractions of it, times
-    ``frame_side``, are pixels of the resized image, which is what ``Qwen25Formatter(side=frame_side)`` writes.
+    ``factor`` is the patch times the merge of the model: 28 for Qwen2.5-VL, 32 for Qwen3-VL. Every ``factor`` squared
+    pixels are one token.
     """
 
-    def __init__(
-        self,
-        factor: int = 28,
-        min_pixels: int = 56 * 56,
-        max_pixels: int = 1280 * 28 * 28,
-        frame_side: int | None = None,
-    ) -> None:
+    def __init__(self, factor: int = 28, min_pixels: int = 56 * 56, max_pixels: int = 1280 * 28 * 28) -> None:
         if factor < 1 or not factor**2 <= max_pixels or not 1 <= min_pixels <= max_pixels:
             raise ConfigError(
                 f"SmartResize: factor={factor!r}, min_pixels={min_pixels!r}, max_pixels={max_pixels!r}; "
                 "expected 1 <= min_pixels <= max_pixels and max_pixels of at least factor * factor"
             )
-        self.factor, self.min_pixels, self.max_pixels, self.frame_side = factor, min_pixels, max_pixels, frame_side
+        self.factor, self.min_pixels, self.max_pixels = factor, min_pixels, max_pixels
 
     def __call__(self, view: View, rng: random.Random) -> View:
-        """Resize; DataError where the canvas would be longer than ``frame_side``."""
-        size = smart_size(view.image.size, self.factor, self.min_pixels, self.max_pixels)
-        view = Resize(size)(view, rng)
-        if self.frame_side is None:
-            return view
-        if max(size) > self.frame_side:
-            fault = f"the canvas is {size[0]}x{size[1]}, longer than SmartResize's frame_side={self.frame_side}"
-            raise DataError(f"{fault}: lower max_pixels, or raise frame_side and the formatter's side", kind="canvas")
-        return replace(view, frame=replace(view.frame, canvas_size=(self.frame_side, self.frame_side)))
+        """Resize the image and scale the frame with it."""
+        return Resize(smart_size(view.image.size, self.factor, self.min_pixels, self.max_pixels))(view, rng)

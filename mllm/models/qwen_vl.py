@@ -49,7 +49,7 @@ class QwenVL(ImageTokenFamily, HuggingFaceFamily):
 
 @MODELS.register_module()
 class Qwen25VL(QwenVL):
-    """Qwen2.5-VL: boxes in pixels of the resized image (``Qwen25Formatter`` behind ``SmartResize``)."""
+    """Qwen2.5-VL: boxes in pixels of the resized image (``Qwen25Formatter``, for images of one square size)."""
 
     model_class = "Qwen2_5_VLForConditionalGeneration"
     wrap = ("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock")

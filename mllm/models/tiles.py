@@ -78,8 +78,8 @@ class PatchProcessor(Processor):
     """Qwen-VL: an image is resized to whole patches (``smart_size``) and takes as many tokens as it has merged ones.
 
     ``image`` holds ``patch`` and ``temporal`` (pixels and frames of a patch), ``merge`` (patches on a token's side),
-    ``min_pixels`` and ``max_pixels``. A canvas that is no size of the model's is resized here; formatters that write
-    pixels of the resized image need the transform ``SmartResize``, so that the frame knows.
+    ``min_pixels`` and ``max_pixels``. A canvas that is no size of the model's is resized here; the transform
+    ``SmartResize`` does so before.
     """
 
     @property
@@ -100,9 +100,9 @@ class PatchProcessor(Processor):
         if isinstance(self.formatter, Qwen25Formatter):
             was, seen = "{}x{}".format(*image.size), "{}x{}".format(*size)
             raise ConfigError(
-                f"the text holds pixels of a {was} canvas, but the model sees {seen}: end conversation.transforms with "
-                f"dict(type='SmartResize', factor={self.factor}, frame_side={self.formatter.side}), within "
-                f"min_pixels={self.image['min_pixels']} and max_pixels={self.image['max_pixels']}"
+                f"the text holds pixels of a {was} canvas, but the model sees {seen}: give conversation.formatter and "
+                f"the Resize of conversation.transforms a side that is a multiple of {self.factor}, its square from "
+                f"{self.image['min_pixels']} to {self.image['max_pixels']}"
             )
         return self.normalized(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
 

@@ -31,6 +31,8 @@ def setup_logging(level: str = "info", *, file: str | Path | None = None) -> log
     Ranks other than 0 let only warnings through, with their number.
     """
     logger = logging.getLogger(_ROOT)
+    # peft imports it wherever it is installed; on a CPU it then warns of kernels that it looks for on a hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()

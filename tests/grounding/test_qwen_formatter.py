@@ -175,6 +175,6 @@ def test_pixels_of_another_canvas_are_never_written():
     square = Frame((40, 30), (448, 448))
     turn = turns_with_coordinates(item, [square], Qwen25Formatter(side=448))[0]
     assert turn.text == '{"bbox_2d": [4, 3, 20, 15]}'
-    with pytest.raises(ConfigError, match=r"canvas is 40x30: end conversation.transforms with .*frame_side=448"):
+    with pytest.raises(ConfigError, match=r"canvas is 40x30: end conversation.transforms with .*size=448"):
         turns_with_coordinates(item, [Frame((40, 30), (40, 30))], Qwen25Formatter(side=448))
     assert turns_with_coordinates(item, [Frame((40, 30), (40, 30))], Qwen3Formatter())[0].text.startswith("{")

@@ -296,6 +296,21 @@ def test_a_run_with_adapters_becomes_llavas_lora_folder(lora_run, tmp_path):
     assert same(tmp_path / "again", tuned)
 
 
+def test_a_tied_model_goes_to_llavas_layout_and_back(tmp_path):
+    family = build_family({"type": "LLaVA", "pretrained": "asset:toy_llava"})
+    processor = family.build_processor({})
+    model = family.build_model(processor)
+    family.save_weights(model, None, tmp_path / "hf")
+    processor.save_pretrained(tmp_path / "hf")
+    assert run(tmp_path / "hf", tmp_path / "own", "--to", "liuhaotian") == 0
+    model.config.vision_config.save_pretrained(tmp_path / "tower")
+    assert run(tmp_path / "own", tmp_path / "again", "--to", "hf", "--tower", tmp_path / "tower") == 0
+    first, again = (read_folder(tmp_path / name) for name in ("hf", "again"))
+    for name in set(first) & set(again):
+        assert torch.equal(first[name], again[name]), name
+    assert {name.replace("lm_head", "") for name in first} == {name.replace("lm_head", "") for name in again}
+
+
 def test_a_projector_alone_goes_out_and_in(lora_run, tmp_path):
     folder, tuned = lora_run
     assert run(folder, tmp_path / "dst", "--to", "projector") == 0

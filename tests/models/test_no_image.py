@@ -69,8 +69,8 @@ def test_text_alone_has_the_logits_of_the_language_model_alone(twin):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "fsdp", pytest.param("zero3", marks=DEEPSPEED)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("engine", ["fsdp", pytest.param("zero3", marks=DEEPSPEED)])
+@pytest.mark.parametrize("name", [name for name in NAMES if TWINS[name].plain])
 def test_a_rank_without_images_keeps_step_with_one_that_has_some(tmp_path, name, engine):
     rows = []
     for number in range(8):

@@ -24,6 +24,11 @@ def twin(request):
     return family, family.build_processor(OWN_SIZE), model
 
 
+@pytest.fixture(scope="module")
+def qwen25():
+    return build_family(TWINS["Qwen25VL"].model_args)
+
+
 def drawn(size, colour="red"):
     image = Image.new("RGB", size, "white")
     ImageDraw.Draw(image).ellipse([size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2], fill=colour)
@@ -99,25 +104,22 @@ def test_the_place_of_a_patch_in_the_image_counts(twin):
     assert not torch.allclose(logits(model, rows[0]), logits(model, turned))
 
 
-def test_the_text_holds_pixels_of_the_image_that_the_model_sees():
-    family, _, _ = built(TWINS["Qwen25VL"])
-    processor = family.build_processor(CONVERSATION)
-    # 100x50 → 112x56 within 12 tokens: times 1.12.
-    row = item([drawn((100, 50))], "<boxes>", gpt={"boxes_seq": [[0]]}, target={"boxes": [[25.0, 12.5, 50.0, 25.0]]})
+def test_the_text_holds_pixels_of_the_image_that_the_model_sees(qwen25):
+    processor = qwen25.build_processor(CONVERSATION)
+    # 42x21 on a canvas of 42, 10 rows above; resized by 2 to 84.
+    row = item([drawn((42, 21))], "<boxes>", gpt={"boxes_seq": [[0]]}, target={"boxes": [[10.0, 5.0, 20.0, 15.0]]})
     (sample,) = samples(processor, [row])
-    assert sample.record.target == '{"bbox_2d": [28, 14, 56, 28]}'
+    assert sample.record.target == '{"bbox_2d": [20, 30, 40, 50]}'
     (pixels,) = sample.features["pixel_values"]
-    assert pixels.shape == (3, 56, 112)
-    assert processor.picture(pixels).size == (112, 56)
+    assert processor.picture(pixels).size == (84, 84)
     read = processor.formatter.parse_boxes(sample.record.target).groups[0][0]
-    assert sample.record.frames[0].denormalize(read) == pytest.approx((25.0, 12.5, 50.0, 25.0))
+    assert sample.record.frames[0].denormalize(read) == pytest.approx((10.0, 5.0, 20.0, 15.0))
 
 
-def test_pixels_of_a_canvas_that_the_model_would_resize_again_are_a_config_error():
-    family, _, _ = built(TWINS["Qwen25VL"])
-    resized = [{"type": "SmartResize", "factor": 30, "max_pixels": 30 * 30 * 12, "frame_side": 1000}]
-    processor = family.build_processor({**CONVERSATION, "transforms": resized})
-    with pytest.raises(ConfigError, match=r"pixels of a 90x60 canvas, but the model sees 84x56: .*factor=28"):
+def test_pixels_of_a_canvas_that_the_model_would_resize_are_a_config_error(qwen25):
+    size = {"formatter": {"type": "Qwen25Formatter", "side": 90}, "transforms": [{"type": "Resize", "size": 90}]}
+    processor = qwen25.build_processor({**CONVERSATION, **size})
+    with pytest.raises(ConfigError, match=r"pixels of a 90x90 canvas, but the model sees 84x84: .* multiple of 28"):
         samples(processor, [item([drawn((90, 60))])])
 
 

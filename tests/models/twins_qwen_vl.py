@@ -42,8 +42,8 @@ TEXT = {
 }
 CONVERSATION = {
     "template": "chat_template",
-    "formatter": {"type": "Qwen25Formatter", "side": 1000},
-    "transforms": [{"type": "SmartResize", "factor": 28, "max_pixels": 28 * 28 * 12, "frame_side": 1000}],
+    "formatter": {"type": "Qwen25Formatter", "side": 84},
+    "transforms": [{"type": "SquareCanvas"}, {"type": "Resize", "size": 84}],
     "max_length": 512,
 }
 
@@ -77,7 +77,7 @@ TWINS = {
         {
             **CONVERSATION,
             "formatter": {"type": "Qwen3Formatter"},
-            "transforms": [{"type": "Resize", "size": [96, 64]}],
+            "transforms": [{"type": "SmartResize", "factor": 32, "min_pixels": 65536, "max_pixels": 100_000}],
         },
         mark="<|im_end|>",
     ),

@@ -21,6 +21,7 @@ from mllm.models.processor import Processor
 from mllm.models.tuning import Tuned, Tuning
 
 Tensors = dict[str, torch.Tensor]
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 PROJECTOR_NAMES = {"0": "linear_1", "2": "linear_2"}
 
 
@@ -123,6 +124,8 @@ def assemble(parts: LlavaParts, dtype: str = "float32") -> tuple[Family, Process
     """Family, processor and model; CheckpointError unless every tensor of the model is given and no other."""
     linear = "weight" in parts.projector
     tied = bool(parts.language.config.get("tie_word_embeddings", False))
+    if tied:  # a file keeps one of the two names
+        parts.language.tensors.setdefault(EMBEDDINGS, parts.language.tensors.get(HEAD))
     config = {
         "text_config": _text(parts.language),
         "vision_config": parts.tower.config,
@@ -160,7 +163,7 @@ def _text(language: Language) -> dict[str, Any]:
     own = AutoConfig.for_model(kind)
     known = {name: value for name, value in language.config.items() if hasattr(own, name) and value is not None}
     kept = {name: value for name, value in known.items() if not name.startswith(("_", "architectures", "auto_map"))}
-    return {**kept, "model_type": kind, "vocab_size": len(language.tensors["model.embed_tokens.weight"])}
+    return {**kept, "model_type": kind, "vocab_size": len(language.tensors[EMBEDDINGS])}
 
 
 def _named(parts: LlavaParts, model: nn.Module) -> Tensors:
@@ -180,7 +183,7 @@ def _named(parts: LlavaParts, model: nn.Module) -> Tensors:
 
 def _land(model: nn.Module, tensors: Tensors, tied: bool) -> None:
     target = model.state_dict()
-    missing = sorted(set(target) - set(tensors) - ({"lm_head.weight"} if tied else set()))
+    missing = sorted(set(target) - set(tensors) - ({HEAD} if tied else set()))
     unknown = sorted(set(tensors) - set(target))
     wrong = sorted(name for name in set(tensors) & set(target) if tensors[name].shape != target[name].shape)
     for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
