@@ -91,6 +91,12 @@ def test_reading_takes_labels_other_quotes_and_lists_that_are_cut_off(text, grou
     assert Qwen3Formatter().parse_boxes(text).groups == groups
 
 
+def test_numbers_that_are_cut_off_are_unreadable():
+    text = '{"bbox_2d": [100, 200, 300, 40'
+    parsed = Qwen3Formatter().parse_boxes(f"a dog {text}")
+    assert (parsed.groups, parsed.unreadable) == ([], [text])
+
+
 def test_a_list_is_taken_out_with_its_brackets():
     text = 'two dogs [ {"bbox_2d": [1, 2, 3, 4], "label": "dog"},\n {"bbox_2d": [5, 6, 7, 8]} ] play [1].'
     assert Qwen3Formatter().strip(text) == "two dogs play [1]."
