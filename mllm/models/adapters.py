@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mllm.errors import CheckpointError
-from mllm.models.checkpoints import read_weights
+from mllm.models.checkpoints import gathered, read_weights
 
 TUNE_FILE, ADAPTER_FILE, OTHERS_FILE = "mllm_tune.json", "adapter_model.safetensors", "non_lora_trainables.bin"
 PREFIX = "base_model.model."
@@ -67,9 +67,10 @@ def digest(model: nn.Module) -> str:
         if parameter.is_meta:
             found.update(f"{name}{tuple(parameter.shape)}".encode())
             continue
-        values = parameter.detach().flatten()
-        sample = values[:: max(values.numel() // DIGEST_SAMPLES, 1)][:DIGEST_SAMPLES].to("cpu", torch.bfloat16)
-        found.update(f"{name}{tuple(parameter.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
+        with gathered([parameter]):
+            values = parameter.detach().flatten()
+            sample = values[:: max(values.numel() // DIGEST_SAMPLES, 1)][:DIGEST_SAMPLES].to("cpu", torch.bfloat16)
+            found.update(f"{name}{tuple(parameter.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -105,8 +106,12 @@ def trained_tensors(
 
 def load_trained(model: nn.Module, folder: str | Path) -> None:
     """Read what ``save_trained`` wrote into a model that was tuned alike; CheckpointError unless every tensor lands."""
-    folder = Path(folder)
-    stored = {name.removeprefix(PREFIX): one for name, one in _read(folder).items()}
+    stored = {name.removeprefix(PREFIX): one for name, one in _read(Path(folder)).items()}
+    with gathered(model.parameters()):
+        _land(model, stored, folder)
+
+
+def _land(model: nn.Module, stored: Mapping[str, torch.Tensor], folder: str | Path) -> None:
     target = model.state_dict()
     files = _file_names(model)
     wanted = {files.get(name, name): name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -125,14 +130,15 @@ def load_trained(model: nn.Module, folder: str | Path) -> None:
 def load_some(model: nn.Module, folder: str | Path) -> None:
     """Put trained tensors that are no adapters into a model; CheckpointError unless each has its place there."""
     stored = {name.removeprefix(PREFIX): one for name, one in _read(Path(folder)).items()}
-    target = model.state_dict()
-    wrong = sorted(name for name, one in stored.items() if name not in target or one.shape != target[name].shape)
-    if wrong or not stored:
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} of its {len(stored)} trained tensors have no place in this model, first "
-            f"{next(iter(wrong), None)!r}"
-        )
-    model.load_state_dict(stored, strict=False)
+    with gathered(model.parameters()):
+        target = model.state_dict()
+        wrong = sorted(name for name, one in stored.items() if name not in target or one.shape != target[name].shape)
+        if wrong or not stored:
+            raise CheckpointError(
+                f"{folder}: {len(wrong)} of its {len(stored)} trained tensors have no place in this model, first "
+                f"{next(iter(wrong), None)!r}"
+            )
+        model.load_state_dict(stored, strict=False)
 
 
 def _adapters(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,9 +49,24 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], folder: str | Path) -> No
     save_torch_state_dict(dict(tensors), folder, metadata={"format": "pt"})
 
 
+def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[Any]:
+    """A context in which parameters that ZeRO-3 splits are whole; what the first process changes in it, all get."""
+    split = [one for one in parameters if hasattr(one, "ds_id")]
+    if not split:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(split, modifier_rank=0)
+
+
 def load_weights(model: nn.Module, folder: str | Path, rules: Rules) -> None:
     """Read what ``save_weights`` wrote into a built model; CheckpointError unless every tensor lands."""
     stored = read_folder(folder)
+    with gathered(model.parameters()):
+        _land(model, stored, folder, rules)
+
+
+def _land(model: nn.Module, stored: Mapping[str, torch.Tensor], folder: str | Path, rules: Rules) -> None:
     target = model.state_dict()
     file_names = {name: rename(name, rules) for name in target}
     tied = _tied(model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from mllm.errors import CheckpointError, ConfigError
 from mllm.models.base import Family, checkpoint_folder, weights_folder
+from mllm.models.checkpoints import gathered
 from mllm.models.processor import Processor, read_saved
 from mllm.models.tokenizers import load_tokenizer
 from mllm.structures import IMAGE_PLACEHOLDER
@@ -192,17 +192,6 @@ def fit_embeddings(model: nn.Module, processor: Processor) -> None:
         for weight in weights:
             weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
     model.new_token_rows = range(rows, needed)
-
-
-def gathered(weights: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
-    """The weights whole where ZeRO-3 holds them in pieces; of what is written into them, rank 0's is kept."""
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    if not is_deepspeed_zero3_enabled():
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(weights, modifier_rank=0)
 
 
 def plain(value: Any) -> Any:
