@@ -70,12 +70,16 @@ class HuggingFaceFamily(Family):
         saved = read_saved(source) if source else {}
         tokenizer = load_tokenizer(self.partial or self.tokenizer_folder())
         image = saved.get("image") or self._image()
+        known = len(tokenizer)
         self.add_tokens(tokenizer, image)
         conversation = {**saved.get("conversation", {}), **conversation}
         generation = {**saved.get("generation", {}), **(generation or {})}
         made_by = {"type": self.name, **self.model_args}
         processor = self.processor_class(tokenizer, image, conversation, generation, made_by)
         tokenizer.add_tokens(processor.formatter.tokens())
+        # A partial checkpoint's tokenizer has them already, its base does not.
+        processor.added = saved.get("added", []) if self.partial else []
+        processor.added += tokenizer.convert_ids_to_tokens(range(known, len(tokenizer))) if not self.config else []
         return processor
 
     def add_tokens(self, tokenizer: Any, image: Mapping[str, Any]) -> None:
@@ -180,18 +184,24 @@ def load_whole(model_class: Any, folder: Path, options: Mapping[str, Any], may_l
 
 
 def fit_embeddings(model: nn.Module, processor: Processor) -> None:
-    """Rows for all tokens; new ones start at the mean of the old and are listed in ``model.new_token_rows``."""
+    """Rows for all tokens; new ones start at the mean of the old and are listed in ``model.new_token_rows``.
+
+    New are tokens that were added to the tokenizer, though the table may have spare rows for them, and rows that the
+    table lacks.
+    """
     # Not the weight's shape: ZeRO-3 holds it in pieces and shows none.
     rows, needed = model.get_input_embeddings().num_embeddings, len(processor.tokenizer)
-    if needed <= rows:
+    new = sorted({*processor.tokenizer.convert_tokens_to_ids(processor.added), *range(rows, needed)})
+    if not new:
         return
-    model.resize_token_embeddings(needed, mean_resizing=False)
+    if needed > rows:
+        model.resize_token_embeddings(needed, mean_resizing=False)
     modules = dict.fromkeys((model.get_input_embeddings(), model.get_output_embeddings()))
     weights = [module.weight for module in modules]
     with gathered(weights), torch.no_grad():
         for weight in weights:
-            weight[rows:] = weight[:rows].float().mean(dim=0).to(weight.dtype)
-    model.new_token_rows = range(rows, needed)
+            weight[new] = weight[: new[0]].float().mean(dim=0).to(weight.dtype)
+    model.new_token_rows = new
 
 
 def plain(value: Any) -> Any:

@@ -33,7 +33,7 @@ class Processor:
     most) and, where they are not ``<image>`` alone, the ``token`` that stands for one of them and the tokens
     ``start`` and ``end`` around them. ``conversation`` is the config part of that name: template, formatter,
     transforms, max_length. ``family`` is the ``model_args`` that built it: with it a checkpoint can be loaded without
-    its config.
+    its config. ``added`` are the tokens that the base's tokenizer lacks.
 
     A family whose images take another form overrides ``image_ids`` or ``token_count``, ``image_features`` and
     ``collate_images``.
@@ -52,6 +52,7 @@ class Processor:
         self.conversation = {**DEFAULT_CONVERSATION, **conversation}
         self.generation = dict(generation or {})
         self.family = dict(family or {})
+        self.added: list[str] = []
         self.template = build_template(self.conversation["template"]).bind(tokenizer)
         self.formatter = FORMATTERS.build(self.conversation["formatter"])
         self.transforms = [TRANSFORMS.build(one) for one in self.conversation["transforms"]]
@@ -188,7 +189,7 @@ class Processor:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        written = {name: getattr(self, name) for name in ("family", "image", "conversation", "generation")}
+        written = {name: getattr(self, name) for name in ("family", "image", "conversation", "generation", "added")}
         (folder / PROCESSOR_FILE).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
         (folder / "preprocessor_config.json").write_text(json.dumps(self.image_form(), indent=2) + "\n")
 

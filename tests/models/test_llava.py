@@ -244,6 +244,24 @@ def test_new_coordinate_tokens_are_trained_behind_a_frozen_language_model(folder
     assert torch.equal(loaded.get_input_embeddings()(ids), model.get_input_embeddings()(ids))
 
 
+def test_new_tokens_that_fall_on_spare_rows_are_new_all_the_same(folders, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(folders / "llama")
+    base.resize_token_embeddings(1300, mean_resizing=False)
+    base.save_pretrained(tmp_path / "spare")
+    tiny.processor().tokenizer.save_pretrained(tmp_path / "spare")
+    family = _pair(folders, language_model=str(tmp_path / "spare"))
+    processor = family.build_processor({**tiny.CONVERSATION, "formatter": {"type": "BinTokenFormatter", "bins": 111}})
+    assert processor.added == [f"<bin_{number}>" for number in range(101, 111)]
+    model = family.build_model(processor, Tuning.from_config({"lora": {"r": 2, **KEPT}}))
+    assert model.new_token_rows == list(range(1090, 1100))
+    table = base.get_input_embeddings().weight
+    torch.testing.assert_close(model.get_input_embeddings()(torch.tensor(1095)), table[:1090].mean(0))
+    family.save_weights(model, None, tmp_path / "run")
+    processor.save_pretrained(tmp_path / "run")
+    again = build_family({"pretrained": str(tmp_path / "run")})
+    assert again.build_model(again.build_processor({})).new_token_rows == model.new_token_rows
+
+
 def test_a_tuned_model_is_tuned_on(folders, tmp_path):
     tuning = Tuning.from_config({"lora": {"r": 2, **KEPT}})
     family = _pair(folders)
