@@ -17,11 +17,11 @@ _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": Fal
 _FLOATS = {"inf", "-inf", "+inf", "nan"}
 _NUMBER = re.compile(r"[+-]?(\d+|\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
 SECTION_KEYS = {
-    "tune": ("freeze", "lora", "quantize", "double_quant", "save"),
+    "tune": ("freeze", "lora", "quantize", "double_quant", "new_tokens", "save"),
     "conversation": ("template", "formatter", "transforms", "max_length"),
     "data_args": ("train", "validation", "test", "multitest", "on_error", "error_budget"),
     "custom_imports": ("imports",),
-    "tune.lora": (*("r", "alpha", "dropout", "targets", "modules_to_save", "new_tokens", "dora", "rslora", "dtype"),),
+    "tune.lora": ("r", "alpha", "dropout", "targets", "modules_to_save", "dora", "rslora", "dtype"),
 }
 _REGISTRY_OF = {
     "model_args": "MODELS",
@@ -162,11 +162,14 @@ def _known_keys(holder: Mapping[str, Any], path: tuple[str, ...], argument_names
     if path == ("generation",):
         from transformers import GenerationConfig
 
-        return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"} | {"second_pass"}
+        return {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"} | {
+            "second_pass"
+        }
     known = set(SECTION_KEYS.get(".".join(path), ()))
     registry = registry_at(path)
     if registry is not None and isinstance(holder.get("type"), str):
         known |= init_parameters(registry.get(holder["type"]))[0] | {"type"}
+        known |= {"base"} if path == ("model_args",) else set()
     return known
 
 

@@ -90,7 +90,11 @@ def read_sound(path: Path) -> np.ndarray:
     ``.wav`` is read here (8, 16 or 32 bits), ``.flac`` by soundfile (``mllm[speech]``).
     """
     if path.suffix.lower() == ".flac":
-        samples, rate = require("soundfile", "speech").read(path, dtype="float32", always_2d=True)
+        library = require("soundfile", "speech")
+        try:
+            samples, rate = library.read(path, dtype="float32", always_2d=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path}: not a FLAC file that can be read ({error})") from error
         samples = samples.mean(axis=1)
     else:
         samples, rate = _read_wave(path)
@@ -107,7 +111,7 @@ def _read_wave(path: Path) -> tuple[np.ndarray, int]:
         with wave.open(str(path)) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             content = file.readframes(file.getnframes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"{path}: no such sound file") from error
     except (wave.Error, EOFError) as error:
         raise DataError(f"{path}: not a WAV file of PCM samples ({error})") from error
@@ -115,6 +119,7 @@ def _read_wave(path: Path) -> tuple[np.ndarray, int]:
     if width not in kinds:
         raise DataError(f"{path}: samples of {8 * width} bits; expected 8, 16 or 32")
     kind, zero, most = kinds[width]
+    content = content[: len(content) // (width * channels) * width * channels]  # a file may end within a sample
     samples = (np.frombuffer(content, kind).astype(np.float64) - zero) / most
     return samples.reshape(-1, channels).mean(axis=1), rate
 

@@ -55,7 +55,9 @@ class Generator:
     def _once(self, batch: dict[str, torch.Tensor]) -> list[str]:
         device = self.accelerator.device
         batch = {name: value.to(device) for name, value in batch.items()}
-        return self.processor.decode(self.family.generate(self.model, batch, **self._arguments()))
+        with self.accelerator.autocast():
+            ids = self.family.generate(self.model, batch, **self._arguments())
+        return self.processor.decode(ids)
 
     def _arguments(self) -> dict[str, Any]:
         tokenizer, stop_ids = self.processor.tokenizer, self.processor.stop_ids()

@@ -53,6 +53,8 @@ class MultimodalTrainer(Seq2SeqTrainer):
         self.evaluate_with = evaluate_with
         self.train_sampler: Any = None
         name_wrapped_layers(self)
+        if (self.args.bf16 or self.args.fp16) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            hold_trained_in_float32(self.model)
         self.add_callback(_TellSamplerTheEpoch(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -158,6 +160,16 @@ class MultimodalTrainer(Seq2SeqTrainer):
 
     def _rate(self, part: str) -> float | None:
         return getattr(self.args, PART_RATES.get(part, ""), None)
+
+
+def hold_trained_in_float32(model: nn.Module) -> None:
+    """Keep trained weights whole where the run computes in half precision; FSDP and DeepSpeed keep copies of their own.
+
+    AdamW's steps are smaller than what bfloat16 can add to a weight: most of them would be lost.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
 
 
 def with_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,9 +42,10 @@ def is_partial(folder: str | Path) -> bool:
     return (Path(folder) / TUNE_FILE).is_file()
 
 
-def holds_adapters(folder: str | Path) -> bool:
-    """Whether the folder holds adapters."""
-    return (Path(folder) / ADAPTER_FILE).is_file()
+def holds_lora(folder: str | Path) -> bool:
+    """Whether the folder holds low-rank adapters; rows of tokens alone are none."""
+    path = Path(folder) / ADAPTER_FILE
+    return path.is_file() and any(".lora_" in name for name in read_weights(path))
 
 
 def read_partial(folder: Path) -> dict[str, Any]:
@@ -99,7 +101,8 @@ def trained_tensors(
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     found = _adapters(model, state) if has_adapters(model) else {}
     return (
-        {name: one.detach().cpu().contiguous() for name, one in found.items()},
+        # Copies: tied tables share the rows of their new tokens, and files take no shared memory.
+        {name: one.detach().cpu().clone().contiguous() for name, one in found.items()},
         {name: state[name].detach().cpu() for name in sorted(trained) if not is_adapter(name)},
     )
 
@@ -107,6 +110,12 @@ def trained_tensors(
 def load_trained(model: nn.Module, folder: str | Path) -> None:
     """Read what ``save_trained`` wrote into a model that was tuned alike; CheckpointError unless every tensor lands."""
     stored = {name.removeprefix(PREFIX): one for name, one in _read(Path(folder)).items()}
+    trained_on, here = read_partial(Path(folder)).get("base_digest"), model.tuned.base_digest
+    if trained_on not in (None, here):
+        raise CheckpointError(
+            f"{folder} was trained on another base model, or with other trained parts, than this one (digest "
+            f"{trained_on[:12]}… against {str(here)[:12]}…): give model_args the base, and tune the parts, of that run"
+        )
     with gathered(model.parameters()):
         _land(model, stored, folder)
 
@@ -127,11 +136,16 @@ def _land(model: nn.Module, stored: Mapping[str, torch.Tensor], folder: str | Pa
     model.load_state_dict({wanted.get(name, name): one for name, one in stored.items()}, strict=False)
 
 
-def load_some(model: nn.Module, folder: str | Path) -> None:
-    """Put trained tensors that are no adapters into a model; CheckpointError unless each has its place there."""
+def load_some(model: nn.Module, folder: str | Path) -> list[str]:
+    """Put trained tensors that are no adapters into a model, and give those that are trained whole.
+
+    CheckpointError unless each has its place there.
+    """
     stored = {name.removeprefix(PREFIX): one for name, one in _read(Path(folder)).items()}
     with gathered(model.parameters()):
         target = model.state_dict()
+        whole = [name for name in stored if not is_adapter(name)]
+        _put_rows(stored, target, Path(folder))
         wrong = sorted(name for name, one in stored.items() if name not in target or one.shape != target[name].shape)
         if wrong or not stored:
             raise CheckpointError(
@@ -139,6 +153,23 @@ def load_some(model: nn.Module, folder: str | Path) -> None:
                 f"{next(iter(wrong), None)!r}"
             )
         model.load_state_dict(stored, strict=False)
+    return whole
+
+
+def _put_rows(stored: dict[str, torch.Tensor], target: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Turn the stored rows of tokens into whole tables, the other rows as the model has them."""
+    deltas = [name for name in stored if name.endswith("trainable_tokens_delta")]
+    if not deltas:
+        return
+    indices = json.loads((folder / "adapter_config.json").read_text())["token_indices"]
+    for name in deltas:
+        table = re.sub(r"(\.token_adapter)?\.trainable_tokens_delta$", ".weight", name)
+        rows = stored.pop(name)
+        if table in target and len(target[table]) > max(indices):
+            stored[table] = target[table].clone()
+            stored[table][indices] = rows.to(target[table].dtype)
+        else:
+            stored[table] = rows  # of no place here: the caller names it
 
 
 def _adapters(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

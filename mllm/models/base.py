@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -31,7 +31,6 @@ class Family:
     sets both.
     """
 
-    layouts: ClassVar[tuple[str, ...]] = ("right", "left")
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     frozen: ClassVar[tuple[str, ...]] = ()
     saves: ClassVar[str] = "all"
@@ -61,18 +60,26 @@ class Family:
         """
         model = self.load_model(processor)
         folder = None if init_from is None else checkpoint_folder(init_from, "init_from")
-        if folder is not None and not adapters.holds_adapters(folder):
-            self._start_from(model, folder)
+        names: Sequence[str] = ()
+        if folder is not None and not adapters.holds_lora(folder):
+            names = self._start_from(model, folder)
         tune(model, self, tuning)
-        if folder is not None and adapters.holds_adapters(folder):
+        still = [name for name, one in model.named_parameters() if not one.requires_grad]
+        if model.tuned.saves_trained and set(names) & {name.replace(".base_layer.", ".") for name in still}:
+            raise ConfigError(
+                f"init_from={init_from!r} holds weights that stand still here and that no checkpoint of this run would "
+                "hold: name it by model_args.pretrained, or train those parts"
+            )
+        if folder is not None and adapters.holds_lora(folder):
             adapters.load_trained(model, folder)
         return model
 
-    def _start_from(self, model: nn.Module, folder: Path) -> None:
+    def _start_from(self, model: nn.Module, folder: Path) -> Sequence[str]:
+        """Load what a checkpoint without adapters holds; gives its names."""
         if adapters.is_partial(folder):
-            adapters.load_some(model, folder)
-        else:
-            load_weights(model, folder, self.file_names)
+            return adapters.load_some(model, folder)
+        load_weights(model, folder, self.file_names)
+        return [name for name, _ in model.named_parameters()]
 
     def generate(self, model: nn.Module, batch: Mapping[str, torch.Tensor], **options: Any) -> torch.Tensor:
         """New ids alone (B, new); ``batch`` is left-padded, ``model`` may be wrapped by DDP."""

@@ -42,7 +42,6 @@ class BLIP(HuggingFaceFamily):
     ``labels`` are the ids). The decoder starts with ``[DEC]``, in training as in generation.
     """
 
-    layouts: ClassVar = ("right", "left")
     model_class = "BlipForConditionalGeneration"
     processor_class = BlipProcessor
     parts: ClassVar = {"vision": ("vision_model",)}

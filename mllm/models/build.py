@@ -14,7 +14,8 @@ from mllm.models.processor import read_saved
 from mllm.registry import MODELS
 from mllm.utils.storage import resolve_path
 
-FOLDERS = ("pretrained", "vision_tower", "language_model", "tokenizer", "projector")
+STARTS = ("vision_tower", "language_model", "projector", "weights", "config", "tokenizer")
+FOLDERS = ("pretrained", "vision_tower", "language_model", "tokenizer", "projector", "weights")
 
 
 def build_family(model_args: Mapping[str, Any]) -> Family:
@@ -29,28 +30,31 @@ def build_family(model_args: Mapping[str, Any]) -> Family:
     folder = checkpoint_folder(pretrained, "model_args.pretrained")
     saved = read_saved(folder).get("family", {})
     if not is_partial(folder):
-        return _recorded({"type": saved["type"], **model_args} if saved else model_args)
+        whole = {name: value for name, value in model_args.items() if name not in STARTS}  # the run has it all
+        return _recorded({"type": saved["type"], **whole} if saved else model_args)
     if not saved:
         raise CheckpointError(f"{folder}: mllm_processor.json does not tell its base; give it as model_args.pretrained")
     given = {name: value for name, value in model_args.items() if name not in ("pretrained", "base")}
-    if "base" in model_args:
-        saved = {**saved, "pretrained": model_args["base"]}
+    if given.get("type", saved["type"]) != saved["type"]:
+        raise ConfigError(f"model_args.type={given['type']!r}, but {folder} is of the family {saved['type']!r}")
+    saved = {**saved, **given}
+    if model_args.get("base") is not None:
+        saved["pretrained"] = model_args["base"]
     gone = [saved[name] for name in FOLDERS if saved.get(name) and not _is_there(saved[name])]
     if gone:
         raise CheckpointError(
             f"{folder} was trained on {gone[0]!r}, which is not there: name the place of its base by model_args.base"
         )
-    if given.get("type", saved["type"]) != saved["type"]:
-        raise ConfigError(f"model_args.type={given['type']!r}, but {folder} is of the family {saved['type']!r}")
-    family = _recorded({**saved, **given})
+    family = _recorded(saved)
     family.partial = folder
     return family
 
 
 def _recorded(model_args: Mapping[str, Any]) -> Family:
-    family = MODELS.build(model_args)
     places = {name: _place(model_args[name]) for name in FOLDERS if isinstance(model_args.get(name), str)}
-    family.model_args = {**model_args, **places}
+    model_args = {**model_args, **places}
+    family = MODELS.build(model_args)
+    family.model_args = model_args
     return family
 
 

@@ -40,7 +40,6 @@ class OpenFlamingo(PairFamily):
     ``cross_attn_every_n_layers`` is theirs (4 for the 9B models, 1 for 3B).
     """
 
-    layouts: ClassVar = ("right", "left")
     processor_class = FlamingoProcessor
     parts: ClassVar = {
         "vision": ("vision_encoder.",),

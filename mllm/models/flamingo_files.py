@@ -42,8 +42,9 @@ def load_trained_parts(model: nn.Module, path: str | Path) -> None:
     stored = renamed(read_folder(path) if path.is_dir() else read_weights(path))
     target = model.state_dict()
     tables = {name for name in stored if name in target and _is_table(model, name)}
+    needed = max(model.new_token_rows) + 1
     for name in tables:
-        stored[name] = _rows(stored[name], target[name], f"{path}: {name}")
+        stored[name] = _rows(stored[name], target[name], needed, f"{path}: {name}")
     missing = sorted(name for name in target if name.startswith((PERCEIVER, GATED)) and name not in stored)
     unknown = sorted(set(stored) - set(target))
     wrong = sorted(name for name, one in stored.items() if name in target and one.shape != target[name].shape)
@@ -76,9 +77,9 @@ def _is_table(model: nn.Module, name: str) -> bool:
     return owner in (model.get_input_embeddings(), model.get_output_embeddings())
 
 
-def _rows(stored: torch.Tensor, target: torch.Tensor, where: str) -> torch.Tensor:
-    if len(stored) < len(target):
-        raise CheckpointError(
-            f"{where} has {len(stored)} rows, the tokenizer {len(target)}: it is of another tokenizer"
-        )
-    return stored[: len(target)]
+def _rows(stored: torch.Tensor, target: torch.Tensor, needed: int, where: str) -> torch.Tensor:
+    """The stored rows in a table as long as ours; either may have rows behind those of the tokenizer."""
+    if len(stored) < needed:
+        raise CheckpointError(f"{where} has {len(stored)} rows, the tokenizer {needed} tokens: it is of another one")
+    count = min(len(stored), len(target))
+    return torch.cat([stored[:count].to(target.dtype), target[count:]])

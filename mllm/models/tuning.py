@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mllm.errors import CheckpointError, ConfigError, choices
+from mllm.errors import ConfigError, choices
 from mllm.models import adapters
 from mllm.models.quantization import KINDS, quantize
 
@@ -64,6 +64,7 @@ class Tuning:
         values = _checked(cls, cfg, "tune")
         if values.get("lora") is not None:
             values["lora"] = Lora(**_checked(Lora, values["lora"], "tune.lora"))
+            _check_lora(values["lora"])
         tuning = cls(**values)
         if tuning.save not in (None, "all", "trained"):
             raise ConfigError(f"tune.save={tuning.save!r}; {choices(tuning.save, ('all', 'trained'))}")
@@ -105,7 +106,6 @@ def tune(model: nn.Module, family: Family, tuning: Tuning | None) -> None:
     if model.tuned.saves_trained:
         _check_new_parts(model, family)
         model.tuned.base_digest = adapters.digest(model)
-        _check_base(saved, model.tuned.base_digest, family)
     if tuning.quantize is not None:
         quantize(_language_layers(model, family), tuning.quantize, double=tuning.double_quant)
     if tuning.lora is not None or rows:
@@ -149,7 +149,6 @@ def _inject(model: nn.Module, config: Any, dtype: str) -> None:
         inject_adapter_in_model(config, model)
     except ValueError as error:
         raise ConfigError(f"tune.lora: {str(error).splitlines()[0]}") from error
-    model._hf_peft_config_loaded = True  # transformers 5.23: the Trainer refuses quantised models without adapters
     for name, parameter in model.named_parameters():
         if adapters.is_adapter(name):
             parameter.data = parameter.data.to(getattr(torch, dtype))
@@ -184,7 +183,20 @@ def _checked(cls: type, cfg: Any, where: str) -> dict[str, Any]:
     for key in cfg:
         if key not in known:
             raise ConfigError(f"{where} has no {key!r}; {choices(key, known)}")
-    return dict(cfg)
+    values = dict(cfg)
+    for key in ("freeze", "modules_to_save"):
+        if isinstance(values.get(key), str):
+            values[key] = [values[key]]
+    return values
+
+
+def _check_lora(lora: Lora) -> None:
+    for name in ("r", "alpha", "dropout"):
+        value = getattr(lora, name)
+        if isinstance(value, bool) or not isinstance(value, int if name == "r" else (int, float)):
+            raise ConfigError(f"tune.lora.{name}={value!r}; expected a number")
+    if not isinstance(getattr(torch, lora.dtype, None), torch.dtype):
+        raise ConfigError(f"tune.lora.dtype={lora.dtype!r} is no torch type; expected float32, bfloat16 or float16")
 
 
 def _keep_trained(model: nn.Module, family: Family, lora: Lora) -> None:
@@ -202,6 +214,10 @@ def _keep_trained(model: nn.Module, family: Family, lora: Lora) -> None:
 def _matching(model: nn.Module, family: Family, pattern: str, where: str) -> list[tuple[str, nn.Parameter]]:
     """Parameters whose part is ``pattern`` or whose name it matches; ConfigError if there is none."""
     parts = {family.part_of(name) for name, _ in model.named_parameters()}
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"{where}: {pattern!r} is neither a part nor a regular expression ({error})") from error
     found = [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -269,12 +285,4 @@ def _check_new_parts(model: nn.Module, family: Family) -> None:
         raise ConfigError(
             f"tune: the {lost[0]} is new and stands still, and no checkpoint would hold it: train it "
             f"(tune.lora.modules_to_save=[{lost[0]!r}]), or give its weights"
-        )
-
-
-def _check_base(saved: Mapping[str, Any] | None, digest: str, family: Family) -> None:
-    if saved is not None and saved.get("base_digest") not in (None, digest):
-        raise CheckpointError(
-            f"{family.partial} was trained on another base model than the one that is loaded (digest "
-            f"{saved['base_digest'][:12]}… against {digest[:12]}…): give model_args the base that it was trained on"
         )

@@ -50,7 +50,9 @@ def blanked(sets: Mapping[str, EvaluationSet], processor: Any) -> dict[str, Eval
     found = {}
     for prefix, one in sets.items():
         if f"{prefix}_blind" in sets:
-            raise ConfigError(f"blind_test: the files of {prefix}_blind would be another set's; call that set otherwise")
+            raise ConfigError(
+                f"blind_test: the files of {prefix}_blind would be another set's; call that set otherwise"
+            )
         cfg = {"dataset": {"type": "BlankImages", "dataset": one.dataset_cfg}, "evaluators": one.evaluator_cfgs}
         found[f"{prefix}_blind"] = evaluation_set(f"{one.name} (blanked pictures)", cfg, processor, one.name)
     return found
@@ -114,5 +116,7 @@ def batch_of_a_step(args: Any) -> int:
 def generation_options(cfg: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     """Generation arguments: the checkpoint's, then the config's; a length limit is always there."""
     options = {**processor.generation, **dict(cfg.get("generation") or {})}
+    if (options.get("num_return_sequences") or 1) > 1:
+        raise ConfigError("generation.num_return_sequences: a prediction holds one answer to a sample; leave it out")
     options.setdefault("max_new_tokens", 256)
     return options

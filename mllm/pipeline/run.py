@@ -66,7 +66,7 @@ class Run:
         self.blind = blanked(self._test_sets(), self.processor) if args.blind_test else {}
         choose_best_metric(args, self.validation)
         self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")), args.init_from)
-        if "second_pass" in self.options:
+        if self.options.get("second_pass"):
             check_second_pass(self.options["second_pass"], self.model)
         self.trainer = MultimodalTrainer(
             model=self.model,

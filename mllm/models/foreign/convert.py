@@ -6,11 +6,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from mllm.errors import CheckpointError, ConfigError, choices
@@ -21,10 +22,13 @@ from mllm.models.checkpoints import read_weights, write_tensors
 from mllm.models.foreign import liuhaotian, xtuner
 from mllm.models.foreign.parts import assemble, read_language
 from mllm.models.huggingface import load_whole
+from mllm.models.llava import LLaVA
 from mllm.models.processor import Processor, read_saved
+from mllm.models.tuning import Tuning
 
 TARGETS = ("hf", "liuhaotian", "projector", "adapter", "merged")
-TOLERANCE = 1e-4
+# Half precision rounds sums of weights: what is merged or read back differs by that.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.05}
 
 
 @dataclass
@@ -56,18 +60,29 @@ def convert(source: Path, target: Path, to: str, options: Options) -> list[str]:
     """
     if to not in TARGETS:
         raise ConfigError(f"--to {to}: unknown; {choices(to, TARGETS)}")
-    if target.exists() and (target.is_file() or any(target.iterdir())):
+    if target.exists():
         raise ConfigError(f"{target} is there already: give another place, or remove it")
+    if options.base and not (Path(options.base) / "config.json").is_file():
+        raise ConfigError(f"--base {options.base}: no config.json there; expected the folder of a model")
+    try:
+        return _convert(source, target, to, options)
+    except (json.JSONDecodeError, SafetensorError, FileExistsError, NotADirectoryError) as error:
+        raise CheckpointError(f"{source}: a file cannot be read or written ({str(error).splitlines()[0]})") from error
+
+
+def _convert(source: Path, target: Path, to: str, options: Options) -> list[str]:
     if (source / "config.json").is_file() and _model_type(source) == "internlm2":
         return _convert_language(source, target, to)
-    found = read_source(source, options)
+    found = read_source(source, options, quantized=to == "adapter")
+    if to in ("liuhaotian", "projector") and not isinstance(found.family, LLaVA):
+        raise ConfigError(f"--to {to} is LLaVA's; {source} is of the family {found.family.name!r}")
     lines = [f"read {source}: {found.kind}, {sum(1 for _ in found.model.state_dict())} tensors"]
     lines += [f"  {len(found.trained)} of them trained, first {found.trained[0]}"] if found.trained else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as work:
         place = Path(work) / "written"
         difference = WRITERS[to](found, place, options)
-        if not difference <= TOLERANCE:
+        if not difference <= TOLERANCE[options.dtype]:
             raise CheckpointError(
                 f"{target}: the logits of what was written differ by {difference:.3g} from those read; nothing is kept"
             )
@@ -75,8 +90,11 @@ def convert(source: Path, target: Path, to: str, options: Options) -> list[str]:
     return [*lines, f"wrote {target} ({to}): logits of both differ by at most {difference:.3g}"]
 
 
-def read_source(path: Path, options: Options) -> Source:
-    """The checkpoint at ``path``, whatever its layout; CheckpointError where it is none that is known."""
+def read_source(path: Path, options: Options, *, quantized: bool = True) -> Source:
+    """The checkpoint at ``path``, whatever its layout; CheckpointError where it is none that is known.
+
+    Unless ``quantized`` the base of QLoRA is read in whole weights, which can hold what is merged in.
+    """
     if path.is_file() and path.suffix == ".pth":
         parts, trained = xtuner.read_pth(path, options.base, options.tower, options.lora_alpha)
         return Source("XTuner's iter_N.pth", *assemble(parts, options.dtype), trained)
@@ -89,10 +107,10 @@ def read_source(path: Path, options: Options) -> Source:
     if liuhaotian.is_liuhaotian(config):
         parts, trained = liuhaotian.read_liuhaotian(path, options.base, options.tower)
         return Source("LLaVA's own layout", *assemble(parts, options.dtype), trained)
-    return _read_own(path, config, options)
+    return _read_own(path, config, options, quantized)
 
 
-def _read_own(path: Path, config: dict[str, Any], options: Options) -> Source:
+def _read_own(path: Path, config: dict[str, Any], options: Options, quantized: bool) -> Source:
     saved = read_saved(path)
     if not saved and config.get("model_type") != "llava":
         known = "a run of mllm, Hugging Face's or LLaVA's own layout, InternLM2, XTuner's folder or iter_N.pth"
@@ -103,7 +121,9 @@ def _read_own(path: Path, config: dict[str, Any], options: Options) -> Source:
     model_args |= {"base": options.base} if options.base and adapters.is_partial(path) else {}
     family = build_family({**model_args, "dtype": options.dtype})
     processor = family.build_processor({})
-    model = family.build_model(processor).eval()
+    tuning = Tuning.from_config(adapters.read_partial(path)["tune"]) if family.partial else None
+    tuning = tuning if quantized or tuning is None else replace(tuning, quantize=None)
+    model = family.build_model(processor, tuning).eval()
     trained = [name for name, one in model.named_parameters() if one.requires_grad] if family.partial else []
     return Source(
         "trained tensors on their base" if trained else "a whole checkpoint", family, processor, model, trained
@@ -143,12 +163,15 @@ def _write_hf(found: Source, place: Path, options: Options) -> float:
 
         again = load_whole(AutoModelForImageTextToText, place, {"dtype": model.dtype})
     except (ValueError, CheckpointError):
-        again = _reload(place)  # a family of our own: transformers has no class for it
+        again = _reload(place, options)  # a family of our own: transformers has no class for it
     return _difference(found, again)
 
 
 def _write_merged(found: Source, place: Path, options: Options) -> float:
+    if not adapters.has_adapters(found.model):
+        raise ConfigError("--to merged: this checkpoint holds no adapters; --to hf writes its weights")
     expected = probe(found.model, found.processor)
+    found.processor.generation.pop("second_pass", None)  # there will be no adapters to switch off
     adapters.merge_adapters(found.model)
     drift = (probe(found.model, found.processor) - expected).abs().max().item()
     return max(drift, _write_hf(found, place, options))
@@ -188,11 +211,11 @@ def _write_adapter(found: Source, place: Path, options: Options) -> float:
         raise ConfigError("--to adapter: this checkpoint holds no adapters")
     found.family.save_weights(found.model, None, place)
     found.processor.save_pretrained(place)
-    return _difference(found, _reload(place))
+    return _difference(found, _reload(place, options))
 
 
-def _reload(place: Path) -> nn.Module:
-    family = build_family({"pretrained": str(place)})
+def _reload(place: Path, options: Options) -> nn.Module:
+    family = build_family({"pretrained": str(place), "dtype": options.dtype})
     return family.build_model(family.build_processor({}))
 
 

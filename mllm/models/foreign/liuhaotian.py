@@ -71,7 +71,7 @@ def _projector_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _base_folder(given: str | None, named: str | None, folder: Path) -> Path:
-    for path in (given, named):
+    for path in [given] if given else [named]:
         if path and Path(path).is_dir():
             return Path(path)
     raise CheckpointError(

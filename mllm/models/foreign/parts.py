@@ -102,7 +102,9 @@ def merge_lora(tensors: Tensors, adapters: Mapping[str, torch.Tensor], settings:
     """
     if settings.get("use_dora"):
         raise CheckpointError("DoRA adapters cannot be merged into foreign layouts; merge them with peft first")
-    r, alpha = settings["r"], settings["lora_alpha"]
+    r, alpha = settings.get("r"), settings.get("lora_alpha")
+    if not r or not alpha:
+        raise CheckpointError("adapter_config.json does not tell r and lora_alpha; without them nothing can be merged")
     changed = []
     for name, low in adapters.items():
         if ".lora_A." not in name:

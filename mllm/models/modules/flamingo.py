@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 
-from mllm.models.modules.phi_clip import sub_config
+from mllm.models.modules.phi_clip import attention, sub_config
 
 
 class FlamingoConfig(PreTrainedConfig):
@@ -100,8 +100,8 @@ class Perceiver(nn.Module):
     def forward(self, media: torch.Tensor) -> torch.Tensor:
         """(B, M, F·V, D) → (B, M, N, D)."""
         latents = self.latents.expand(*media.shape[:2], -1, -1)
-        for attention, feed in self.layers:
-            latents = attention(media, latents) + latents
+        for attend, feed in self.layers:
+            latents = attend(media, latents) + latents
             latents = feed(latents) + latents
         return self.norm(latents)
 
@@ -153,9 +153,9 @@ class FlamingoForConditionalGeneration(PreTrainedModel):
     def __init__(self, config: FlamingoConfig) -> None:
         super().__init__(config)
         width = config.vision_config.hidden_size
-        self.vision_encoder = CLIPVisionModel._from_config(config.vision_config)
+        self.vision_encoder = CLIPVisionModel._from_config(config.vision_config, **attention(config))
         self.perceiver = Perceiver(width, config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, **attention(config))
         every, count = config.cross_attn_every_n_layers, config.text_config.num_hidden_layers
         self.gated_cross_attn_layers = nn.ModuleDict(
             {

@@ -63,9 +63,9 @@ class PhiClipForConditionalGeneration(PreTrainedModel):
         super().__init__(config)
         vision, hidden = config.vision_config, config.text_config.hidden_size
         width = vision.projection_dim if config.features == "pooled" else vision.hidden_size
-        self.vision_model = CLIPVisionModelWithProjection._from_config(vision)
+        self.vision_model = CLIPVisionModelWithProjection._from_config(vision, **attention(config))
         self.projector = Projector(width, hidden)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, **attention(config))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -122,6 +122,12 @@ class PhiClipForConditionalGeneration(PreTrainedModel):
         """New ids alone (B, new): from embeddings transformers returns no prompt."""
         embeddings = self.embed(input_ids, pixel_values)
         return self.language_model.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **options)
+
+
+def attention(config: PreTrainedConfig) -> dict[str, Any]:
+    """The attention that was asked for, for a part of the model; nothing where transformers may choose."""
+    asked = config._attn_implementation_internal  # transformers 5.17 to 5.23
+    return {} if asked is None else {"attn_implementation": asked}
 
 
 def sub_config(value: Any, default: str) -> Any:
