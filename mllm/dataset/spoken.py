@@ -19,7 +19,8 @@ from mllm.utils.imports import require
 from mllm.utils.storage import resolve_path
 
 RATE = 16000
-SOUND = re.compile(r"\S+\.(?:wav|flac)$", re.IGNORECASE)
+READ = (".wav", ".flac")
+SOUND = re.compile(r"[^\n]+\.(?:wav|flac|mp3|ogg|opus|m4a|aac|webm)", re.IGNORECASE)
 KNOWN_TEXTS = 100_000
 
 
@@ -27,7 +28,7 @@ KNOWN_TEXTS = 100_000
 class SpokenQuestions(Mixture):
     """The given data set; a human turn that is the name of a ``.wav`` or ``.flac`` file becomes the text spoken in it.
 
-    ``<image>`` may stand beside the name. ``recogniser`` is "pocketsphinx" (English, offline, ``mllm[speech]``), or the
+    ``<image>`` may stand beside the name; a name with spaces counts where there is such a file. ``recogniser`` is "pocketsphinx" (English, offline, ``mllm[speech]``), or the
     folder of a speech model that transformers reads (Whisper). Each file is recognised once a process.
 
     Args:
@@ -63,18 +64,21 @@ class SpokenQuestions(Mixture):
         return item
 
     def _written(self, turn: Mapping[str, Any], spoken: list[str]) -> Mapping[str, Any]:
-        words = turn["value"].split()
-        names = [word for word in words if word != IMAGE_PLACEHOLDER]
-        if turn["from"] != "human" or len(names) != 1 or not SOUND.fullmatch(names[0]):
+        name = turn["value"].replace(IMAGE_PLACEHOLDER, "").strip()
+        if turn["from"] != "human" or not SOUND.fullmatch(name):
             return turn
-        spoken.append(names[0])
-        return {**turn, "value": turn["value"].replace(names[0], self._text(names[0]))}
+        if " " in name and not (self.sound_root / name).is_file():
+            return turn  # a sentence about a sound file
+        spoken.append(name)
+        return {**turn, "value": turn["value"].replace(name, self._text(name))}
 
     def _text(self, name: str) -> str:
         if name not in self._texts:
             path = self.sound_root / name
             if not path.resolve().is_relative_to(self.sound_root.resolve()):
                 raise DataError(f"{name!r} leads out of sound_root={str(self.sound_root)!r}")
+            if path.suffix.lower() not in READ:
+                raise DataError(f"{path}: sounds are read from {' and '.join(READ)} files; convert it to one")
             text = _recogniser(self.recogniser)(read_sound(path))
             if not text:
                 raise DataError(f"{path}: nothing was understood")
@@ -101,8 +105,9 @@ def read_sound(path: Path) -> np.ndarray:
     if not len(samples):
         raise DataError(f"{path}: the sound is empty")
     if rate != RATE:
-        places = np.arange(round(len(samples) * RATE / rate)) * rate / RATE
-        samples = np.interp(places, np.arange(len(samples)), samples)
+        # In the frequencies: what 16 kHz cannot hold is cut off instead of folded back into the voice.
+        count = max(round(len(samples) * RATE / rate), 1)
+        samples = np.fft.irfft(np.fft.rfft(samples), count) * (count / len(samples))
     return samples.astype(np.float32)
 
 

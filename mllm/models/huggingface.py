@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from mllm.errors import CheckpointError, ConfigError
 from mllm.models.base import Family, checkpoint_folder, weights_folder
 from mllm.models.checkpoints import gathered
+from mllm.models.config_files import check_model_type
 from mllm.models.processor import Processor, read_saved
 from mllm.models.tokenizers import load_tokenizer
 from mllm.structures import IMAGE_PLACEHOLDER
@@ -93,7 +95,7 @@ class HuggingFaceFamily(Family):
         """The model in its ``dtype``; embedding rows of new tokens start at the mean of the old ones."""
         try:
             model = self._build(processor)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"the {self.name} model could not be built: {str(error).splitlines()[0]}") from error
         fit_embeddings(model, processor)
         if processor.image_token_id is not None:
@@ -130,7 +132,9 @@ class HuggingFaceFamily(Family):
         """transformers' configuration object, from the folder or from ``config``."""
         config_class = self.transformers_class().config_class
         if self.pretrained:
-            return config_class.from_pretrained(weights_folder(self.pretrained, self._key("pretrained")))
+            folder = weights_folder(self.pretrained, self._key("pretrained"))
+            check_model_type(folder, config_class.model_type, self.name, self._key("pretrained"))
+            return config_class.from_pretrained(folder)
         return config_class(**plain(self.config))
 
     def tokenizer_folder(self) -> Path:

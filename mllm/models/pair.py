@@ -10,6 +10,7 @@ from torch import nn
 
 from mllm.errors import CheckpointError, ConfigError
 from mllm.models.base import checkpoint_folder, weights_folder
+from mllm.models.config_files import auto_config
 from mllm.models.huggingface import HuggingFaceFamily
 from mllm.models.processor import Processor
 
@@ -40,11 +41,18 @@ class PairFamily(HuggingFaceFamily):
         """The configuration of the folder, of ``config``, or of the pair."""
         if not self.language_model:
             return super().model_config()
-        from transformers import AutoConfig
-
-        text = AutoConfig.from_pretrained(weights_folder(self.language_model, self._key("language_model")))
-        vision = AutoConfig.from_pretrained(weights_folder(self.vision_tower, self._key("vision_tower")))
-        return self.pair_config(getattr(vision, "vision_config", vision), text)
+        text, vision = (
+            auto_config(weights_folder(getattr(self, name), self._key(name)), self._key(name))
+            for name in ("language_model", "vision_tower")
+        )
+        vision = getattr(vision, "vision_config", vision)
+        for name, config, part in (("language_model", text, "vocab_size"), ("vision_tower", vision, "patch_size")):
+            if not hasattr(config, part):
+                raise CheckpointError(
+                    f"{self._key(name)}: {getattr(self, name)!r} holds a model of type {config.model_type!r}, which is "
+                    f"no {name.replace('_', ' ')} (its config has no {part})"
+                )
+        return self.pair_config(vision, text)
 
     def tokenizer_folder(self) -> Path:
         """The language model's where the model is made of a pair."""

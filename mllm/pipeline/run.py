@@ -19,7 +19,7 @@ from mllm.engine.second_pass import check_second_pass
 from mllm.engine.sharded import model_to_generate
 from mllm.engine.together import SharedError, on_main
 from mllm.engine.trainer import MultimodalTrainer
-from mllm.errors import DataError
+from mllm.errors import ConfigError, DataError
 from mllm.evaluation.report import Section, write_report
 from mllm.models.build import build_family
 from mllm.models.tuning import Tuning, format_report, trainable_report
@@ -66,6 +66,8 @@ class Run:
         self.blind = blanked(self._test_sets(), self.processor) if args.blind_test else {}
         choose_best_metric(args, self.validation)
         self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")), args.init_from)
+        if args.do_train and not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ConfigError("nothing is trained: tune stops the gradient of every part; leave one out of tune.freeze")
         if self.options.get("second_pass"):
             check_second_pass(self.options["second_pass"], self.model)
         self.trainer = MultimodalTrainer(

@@ -53,6 +53,22 @@ def test_another_rate_is_resampled(tmp_path):
     assert np.abs(found - expected)[:15990].max() < 0.01
 
 
+def test_tones_above_half_the_rate_do_not_fold_back(tmp_path):
+    high = 0.5 * np.sin(2 * np.pi * 12000 * np.arange(48000) / 48000)
+    found = read_sound(write_wave(tmp_path / "a.wav", high, rate=48000))
+    assert len(found) == 16000
+    assert np.abs(found[100:-100]).max() < 0.01
+
+
+def test_a_name_may_hold_spaces_and_other_sounds_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("mllm.dataset.spoken._recogniser", lambda name: lambda samples: "what is this")
+    write_wave(tmp_path / "q 1.wav", np.zeros(RATE))
+    item = data_set(tmp_path, "<image>\nq 1.wav").item(0)
+    assert item["conversations"][0]["value"] == "<image>\nwhat is this"
+    with pytest.raises(DataError, match=r"q\.mp3: sounds are read from \.wav and \.flac files"):
+        data_set(tmp_path, "<image>\nq.mp3").item(0)
+
+
 @needs_recogniser
 @needs_voice
 def test_a_spoken_question_becomes_its_text(tmp_path):

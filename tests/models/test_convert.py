@@ -467,6 +467,7 @@ class _Evil:
 
 def test_a_pth_with_foreign_code_is_refused_and_not_run(tmp_path, capsys):
     torch.save({"state_dict": {}, "x": _Evil()}, tmp_path / "iter_1.pth")
+    (tmp_path / "config.json").write_text("{}")
     words = (tmp_path / "iter_1.pth", tmp_path / "dst", "--to", "hf", "--base", tmp_path, "--tower", tmp_path)
     assert run(*words) != 0
     shown = capsys.readouterr()

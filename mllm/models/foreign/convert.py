@@ -162,7 +162,7 @@ def _write_hf(found: Source, place: Path, options: Options) -> float:
         from transformers import AutoModelForImageTextToText
 
         again = load_whole(AutoModelForImageTextToText, place, {"dtype": model.dtype})
-    except (ValueError, CheckpointError):
+    except ValueError:
         again = _reload(place, options)  # a family of our own: transformers has no class for it
     return _difference(found, again)
 
@@ -226,14 +226,17 @@ def _convert_language(source: Path, target: Path, to: str) -> list[str]:
     from transformers import AutoModelForCausalLM
 
     language = read_language(source)
-    target.mkdir(parents=True)
-    (target / "config.json").write_text(
-        json.dumps({"architectures": ["LlamaForCausalLM"], **language.config}, indent=2)
-    )
-    write_tensors(language.tensors, target)
-    for file in source.glob("*token*"):
-        shutil.copy(file, target)
-    load_whole(AutoModelForCausalLM, target, {"dtype": "auto"})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as work:
+        place = Path(work) / "written"
+        place.mkdir()
+        config = {"architectures": ["LlamaForCausalLM"], **language.config}
+        (place / "config.json").write_text(json.dumps(config, indent=2))
+        write_tensors(language.tensors, place)
+        for file in source.glob("*token*"):
+            shutil.copy(file, place)
+        load_whole(AutoModelForCausalLM, place, {"dtype": "auto"})
+        shutil.move(place, target)
     return [
         f"wrote {target}: InternLM2 as Llama, {len(language.tensors)} tensors, all of them land in transformers' class"
     ]

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+
+class LlavaV1Config(LlavaConfig):
+    """LLaVA's configuration under a name of its own: transformers' class would look for another projector."""
+
+    model_type = "llava_v1"
 
 
 class LlavaV1ForConditionalGeneration(LlavaForConditionalGeneration):
     """``multi_modal_projector`` is one linear layer, tower → language model."""
+
+    config_class = LlavaV1Config
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
