@@ -14,10 +14,12 @@ def items_of(kind, **options):
 
 
 def without_origin(item):
-    """What the two data sets must agree in: all but the file and the class that an item comes from."""
+    """What the two data sets must agree in: all but where an item comes from, and what its lines cannot hold."""
+    truth = {key: value for key, value in item.get("truth", {}).items() if key != "other_boxes"}
     meta = {key: value for key, value in item["meta"].items() if key not in ("place", "source")}
     images = [image.tobytes() for image in item.get("images", [item["image"]] if "image" in item else [])]
-    return {**{key: value for key, value in item.items() if key not in ("image", "images")}, "meta": meta, "px": images}
+    kept = {key: value for key, value in item.items() if key not in ("image", "images")}
+    return {**kept, "truth": truth, "meta": meta, "px": images}
 
 
 def same_boxes(item):
