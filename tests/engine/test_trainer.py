@@ -54,6 +54,14 @@ def test_frozen_parameters_reach_no_optimiser(parts):
         assert (id(parameter) in held) == ("vision_tower" not in name and "layers.0." not in name)
 
 
+def test_half_precision_trains_whole_weights_and_keeps_frozen_ones_small(parts):
+    family, processor, model, folder = parts
+    freeze(model, family, ["vision"])
+    _trainer((family, processor, model.to(torch.bfloat16), folder), bf16=True)
+    types = {(one.requires_grad, one.dtype) for one in model.parameters()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
+
+
 def test_the_report_counts_by_part(parts):
     family, _, model, _ = parts
     freeze(model, family, ["vision"])

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tiny
 import torch
+from models.twins_phi_clip import MODEL_ARGS as PHI
 from transformers import AutoModelForCausalLM, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
 
 from mllm.cli.main import main
@@ -278,6 +279,32 @@ def test_a_run_with_adapters_is_merged_without_loss(lora_run, tmp_path):
     assert same(tmp_path / "dst", tuned)
 
 
+def test_a_run_on_a_quantised_base_is_merged_into_whole_weights(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="needs pip install 'mllm[quant]'")
+    model = truth()
+    source = liuhaotian_folder(tmp_path / "src", model, tower_folder(tmp_path / "clip", model))
+    assert run(source, tmp_path / "base", "--to", "hf") == 0
+    family = build_family({"pretrained": str(tmp_path / "base")})
+    processor = family.build_processor({}, {"second_pass": {"max_new_tokens": 2}})
+    tuning = {"quantize": "nf4", "lora": {"r": 4, "modules_to_save": ["projector"]}}
+    tuned = family.build_model(processor, Tuning.from_config(tuning))
+    with torch.no_grad():
+        for name, value in tuned.named_parameters():
+            if "lora_B" in name:
+                value.add_(0.1)
+    family.save_weights(tuned, None, tmp_path / "run")
+    processor.save_pretrained(tmp_path / "run")
+    assert run(tmp_path / "run", tmp_path / "dst", "--to", "merged") == 0
+    merged, base = read_folder(tmp_path / "dst"), read_folder(tmp_path / "base")
+    assert {name: (one.shape, one.dtype) for name, one in merged.items()} == {
+        name: (one.shape, one.dtype) for name, one in base.items()
+    }
+    changed = {name for name, one in merged.items() if not torch.equal(one, base[name])}
+    assert changed == {name for name in base if "language_model" in name and "_proj.weight" in name}
+    assert "second_pass" not in (tmp_path / "dst" / "mllm_processor.json").read_text()  # no adapters to switch off
+    assert run(tmp_path / "run", tmp_path / "again", "--to", "adapter") == 0
+
+
 def test_a_run_with_adapters_becomes_llavas_lora_folder(lora_run, tmp_path):
     from peft import PeftModel
 
@@ -501,12 +528,14 @@ def test_another_base_of_the_same_shape_is_caught_by_its_digest(lora_run, tmp_pa
         (("--to", "gguf"), "--to gguf: unknown; known: adapter, hf"),
         (("--to", "adapter"), "holds no adapters"),
         (("--to", "hf"), "is there already"),
+        (("--to", "merged"), "holds no adapters; --to hf writes its weights"),
+        (("--to", "hf", "--base", "/gone"), "--base /gone: no config.json there"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(tmp_path, capsys, words, expected):
     model = truth()
     source = liuhaotian_folder(tmp_path / "src", model, tower_folder(tmp_path / "clip", model))
-    target = tmp_path / ("clip" if words[1] == "hf" else "dst")
+    target = tmp_path / ("clip" if words == ("--to", "hf") else "dst")
     assert expected.split(";")[0] in error_of(capsys, source, target, *words)
     assert not (tmp_path / "dst").exists()
 
@@ -517,6 +546,20 @@ def test_an_unknown_folder_and_a_missing_tower_are_named(tmp_path, capsys):
     assert "none that can be read" in error_of(capsys, tmp_path / "empty", tmp_path / "dst", "--to", "hf")
     source = liuhaotian_folder(tmp_path / "src", truth(), "openai/clip-vit-large-patch14-336")
     assert "give it by --tower" in error_of(capsys, source, tmp_path / "dst", "--to", "hf")
+
+
+def test_a_projector_of_another_family_and_a_broken_file_are_named(tmp_path, capsys):
+    family = build_family(PHI)
+    processor = family.build_processor(tiny.CONVERSATION)
+    family.save_weights(family.build_model(processor), None, tmp_path / "phi")
+    processor.save_pretrained(tmp_path / "phi")
+    fault = error_of(capsys, tmp_path / "phi", tmp_path / "dst", "--to", "projector")
+    assert "--to projector is LLaVA's" in fault
+    (tmp_path / "phi" / "model.safetensors").write_bytes(b"1234567890")
+    assert "model.safetensors" in error_of(capsys, tmp_path / "phi", tmp_path / "dst", "--to", "hf")
+    (tmp_path / "phi" / "config.json").write_text("{")
+    assert "cannot be read" in error_of(capsys, tmp_path / "phi", tmp_path / "dst", "--to", "hf")
+    assert not (tmp_path / "dst").exists()
 
 
 def test_a_tensor_too_many_or_too_few_is_refused(tmp_path, capsys):

@@ -232,6 +232,14 @@ CASES = {
         lambda d: d.config(tune={"freeze": ["visoin"]}),
         "'visoin' matches no parameter.*did you mean 'vision'",
     ),
+    "nothing left to train": (
+        lambda d: d.config(tune={"freeze": [""], "new_tokens": False}),
+        "nothing is trained: tune stops",
+    ),
+    "several answers to a question": (
+        lambda d: d.config(extra="generation = dict(num_return_sequences=2)\n"),
+        "generation.num_return_sequences: a prediction holds one answer",
+    ),
     "canvas of another size": (
         lambda d: d.config(conversation={**tiny.CONVERSATION, "transforms": [{"type": "SquareCanvas"}]}),
         "vision tower takes 28x28.*Resize",
