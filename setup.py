@@ -22,6 +22,7 @@ REQUIRED = [
     "pillow>=10",
     "numpy>=1.26",
     "tqdm>=4.66",
+    "psutil>=5.9",
     "tensorboard>=2.15",
 ]
 EXTRAS = {

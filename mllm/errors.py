@@ -29,6 +29,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, incomplete, or not of the kind that was asked for."""
 
 
+class Preempted(UserError):
+    """Training was asked to stop, and has saved what it needs to go on; the program ends with exit code 75."""
+
+
 def choices(name: str, known: Iterable[str], limit: int = 12) -> str:
     """The end of a sentence about a wrong name: the near one if there is one, and the list of what exists."""
     names = sorted(set(known))

@@ -7,14 +7,19 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 import mllm
 from mllm.config.find import find_config, shipped_folder
 from mllm.errors import ConfigError, choices
-from mllm.utils.program import UsageError
+from mllm.utils.program import EXIT_CODE_FILE, UsageError
 
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -102,22 +107,55 @@ def _accelerate_file(name: str) -> str:
 
 
 def run_and_wait(words: Sequence[str]) -> int:
-    """Run a child; what a cluster sends to us is passed on, so that it can save and end by itself."""
-    child = subprocess.Popen(words)
+    """Run a launcher; what a cluster sends to us reaches the processes of the run, so that they can save and end.
 
-    def forward(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+    Gives the exit code of the main process, which launchers do not pass on; 128 + N after signal N.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "exit_code"
+        child = subprocess.Popen(words, env={**os.environ, EXIT_CODE_FILE: str(told)})
+        asked: list[psutil.Process] = []
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        while True:
-            try:
-                code = child.wait()
-                break
-            except KeyboardInterrupt:
-                # The terminal has sent the same to the child: wait for it to end.
-                continue
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        def forward(number: int, _: FrameType | None) -> None:
+            # One process: the launcher would die of it and leave its child behind. Several: it ends them by itself.
+            ranks = _children(child.pid)
+            asked.extend(ranks)
+            for one in ranks:
+                with suppress(psutil.NoSuchProcess):
+                    one.send_signal(number)
+            if number == signal.SIGTERM and len(ranks) != 1:
+                child.send_signal(number)
+
+        before = {number: signal.signal(number, forward) for number in _FORWARDED}
+        try:
+            code = _wait(child)
+            while any(_is_alive(one) for one in asked):
+                time.sleep(0.1)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if code and told.is_file():
+            return int(told.read_text())
     return code if code >= 0 else 128 - code
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # the terminal has sent the same to the child: wait for it to end
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -47,6 +47,9 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={"help": "Start from the weights of this checkpoint (no optimiser, no step: not a resumed run)."},
     )
+    allow_changed_data: bool = field(
+        default=False, metadata={"help": "Resume although the training data are not those that the run began with."}
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Allow an output_dir that is not empty; nothing in it is deleted."}
     )

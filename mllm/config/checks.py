@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mllm.errors import CheckpointError, ConfigError
+from mllm.utils.checkpoint_folders import INCOMPLETE, is_complete, last_checkpoint
 
 TASKS = ("do_train", "do_eval", "do_predict", "do_multi_predict")
 # In output_dir while sets are predicted; a run that was killed leaves it.
 UNFINISHED = "prediction_unfinished.json"
-_INCOMPLETE = "checkpoint-is-incomplete.txt"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # What a launcher or a shell may have put there before the program starts.
 _NOT_OURS = (".log", ".out", ".err", ".txt")
 
@@ -59,20 +57,6 @@ def _counts(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix not in _NOT_OURS
 
 
-def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """The complete ``checkpoint-N`` with the largest N; one that a stopped job left half written is skipped."""
-    root = Path(folder)
-    if not root.is_dir():
-        return None
-    numbered = [(int(m.group(1)), one) for one in root.iterdir() if (m := _CHECKPOINT.fullmatch(one.name))]
-    complete = [pair for pair in numbered if _is_complete(pair[1])]
-    return max(complete)[1] if complete else None
-
-
-def _is_complete(path: Path) -> bool:
-    return path.is_dir() and (path / "trainer_state.json").is_file() and not (path / _INCOMPLETE).exists()
-
-
 def resolve_resume(values: dict[str, Any]) -> str | None:
     """The checkpoint to continue from; CheckpointError if it is missing or incomplete.
 
@@ -91,8 +75,8 @@ def resolve_resume(values: dict[str, Any]) -> str | None:
     path = Path(str(asked)).expanduser()
     if not path.is_dir():
         raise CheckpointError(f"--resume_from_checkpoint {str(path)!r}: no such folder")
-    if not _is_complete(path):
-        why = f"it holds {_INCOMPLETE}" if (path / _INCOMPLETE).exists() else "it has no trainer_state.json"
+    if not is_complete(path):
+        why = f"it holds {INCOMPLETE}" if (path / INCOMPLETE).exists() else "it has no trainer_state.json"
         raise CheckpointError(f"--resume_from_checkpoint {str(path)!r}: not a complete checkpoint: {why}")
     return str(path)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
+
+from torch.utils.data import get_worker_info
 
 
 class TrainCollator:
@@ -14,9 +17,20 @@ class TrainCollator:
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """The batch of one step."""
+        _outlive_signals()
         batch = self.processor.collate([sample.features for sample in samples], layout="right")
         batch["notes"] = [note for sample in samples for note in sample.notes]
         return batch
+
+
+def _outlive_signals() -> None:
+    """In a process that loads data: leave it to the training process what a cluster's signal means.
+
+    Launchers and clusters send it to every process of the run; without its loaders training could not end its step.
+    """
+    if get_worker_info() is not None:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
 
 
 class GenerationCollator:

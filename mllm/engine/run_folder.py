@@ -25,8 +25,8 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, json.dumps(redact(value), indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def write_run_file(folder: Path, *, datasets: Mapping[str, Any], world_size: int, seed: int) -> None:
-    """``run.json``: versions, commit, command line, data fingerprints, world size."""
+def write_run_file(folder: Path, *, data: Mapping[str, Any], args: Any) -> None:
+    """``run.json``: versions, commit, command line, data fingerprints by set, world size and samples of a step."""
     write_json(
         folder / "run.json",
         {
@@ -34,9 +34,10 @@ def write_run_file(folder: Path, *, datasets: Mapping[str, Any], world_size: int
             "commit": _commit(),
             "python": platform.python_version(),
             "versions": versions(),
-            "world_size": world_size,
-            "seed": seed,
-            "data": {name: fingerprint(dataset) for name, dataset in datasets.items()},
+            "world_size": args.world_size,
+            "batch_of_a_step": args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps,
+            "seed": args.seed,
+            "data": dict(data),
         },
     )
 

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Seq2SeqTrainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from mllm.engine.collators import TrainCollator
 from mllm.engine.loss import token_loss
 from mllm.engine.notes import Notes
 from mllm.engine.optimizer import MuonWithAdamW, is_hidden_matrix
+from mllm.engine.preemption import StopOnSignal
 from mllm.engine.samplers import build_sampler
+from mllm.engine.saving import whole_checkpoint
 from mllm.engine.sharded import name_wrapped_layers, own_storage
 from mllm.errors import ConfigError, choices
 
@@ -56,6 +59,8 @@ class MultimodalTrainer(Seq2SeqTrainer):
         if (self.args.bf16 or self.args.fp16) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             hold_trained_in_float32(self.model)
         self.add_callback(_TellSamplerTheEpoch(self))
+        self.stop_on_signal = StopOnSignal()
+        self.add_callback(self.stop_on_signal)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         args = self.args
@@ -103,6 +108,18 @@ class MultimodalTrainer(Seq2SeqTrainer):
         state = None if state_dict is None else own_storage(state_dict)
         self.family.save_weights(self.accelerator.unwrap_model(self.model), state, folder)
         self.processing_class.save_pretrained(folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with whole_checkpoint(folder, self.accelerator, writes=self.args.should_save):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:  # an older one goes only once this one is whole
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(folder.parent), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mllm.config.arguments import FAILURE_RATE
 from mllm.dataset.single_image_conversation import SingleImageConvDataset
 from mllm.engine.evaluate import EvaluationSet
-from mllm.errors import CheckpointError, ConfigError, choices
+from mllm.errors import ConfigError, choices
 from mllm.registry import DATASETS, EVALUATORS
 
 
@@ -77,27 +75,6 @@ def choose_best_metric(args: Any, validation: EvaluationSet | None) -> None:
         args.metric_for_best_model, args.greater_is_better = known[0], known[0] != FAILURE_RATE
     elif metric.removeprefix("eval_") not in known:
         raise ConfigError(f"metric_for_best_model={metric!r} is no declared metric; {choices(metric, known)}")
-
-
-def check_resume(checkpoint: str | None, trainer: Any) -> None:
-    """CheckpointError if ``checkpoint`` is no trainer checkpoint or nothing would be left to train."""
-    if checkpoint is None:
-        return
-    state = Path(checkpoint) / "trainer_state.json"
-    if not state.is_file():
-        raise CheckpointError(
-            f"resume_from_checkpoint: {checkpoint!r} has no trainer_state.json; give a checkpoint-N folder"
-        )
-    try:
-        done = json.loads(state.read_text())["global_step"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{state}: broken ({error}); resume from an earlier checkpoint") from error
-    total = total_steps(trainer)
-    if done >= total:
-        raise CheckpointError(
-            f"{checkpoint!r} is at step {done} and the run ends at step {total}: nothing would be trained; "
-            "raise num_train_epochs or max_steps, or leave out do_train"
-        )
 
 
 def total_steps(trainer: Any) -> int:

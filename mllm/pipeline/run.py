@@ -13,10 +13,11 @@ from transformers import set_seed
 from mllm.config import dump_config
 from mllm.config.checks import UNFINISHED
 from mllm.engine.predict import Generator
-from mllm.engine.run_folder import write_json, write_results, write_run_file
+from mllm.engine.run_folder import fingerprint, write_json, write_results, write_run_file
 from mllm.engine.samples import SamplePages
 from mllm.engine.second_pass import check_second_pass
 from mllm.engine.sharded import model_to_generate
+from mllm.engine.steps import run_steps
 from mllm.engine.together import SharedError, on_main
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.errors import ConfigError, DataError
@@ -26,7 +27,6 @@ from mllm.models.tuning import Tuning, format_report, trainable_report
 from mllm.pipeline.assemble import (
     batch_of_a_step,
     blanked,
-    check_resume,
     choose_best_metric,
     evaluation_set,
     generation_options,
@@ -34,6 +34,7 @@ from mllm.pipeline.assemble import (
     total_steps,
     train_dataset,
 )
+from mllm.pipeline.resuming import check_resume, check_same_data
 from mllm.pipeline.sources import source_table, source_uses
 from mllm.pipeline.table import score_table
 from mllm.utils.logging import get_logger, log_on_main
@@ -87,8 +88,9 @@ class Run:
         if args.resume_from_checkpoint:
             args.eval_on_start = False
         if args.do_train:
-            check_resume(args.resume_from_checkpoint, self.trainer)
-        self._start_folder()
+            asked = cfg.get("training_args", {}).get("resume_from_checkpoint")
+            check_resume(args.resume_from_checkpoint, self.trainer, may_be_done=asked == "auto")
+        on_main(self.trainer.accelerator, self._start_folder)
 
     def train(self) -> None:
         """Train, save the model with all that inference needs, write ``train_results.json``."""
@@ -97,7 +99,7 @@ class Run:
             samples = self.trainer.train_dataset
             epochs = total_steps(self.trainer) * batch_of_a_step(self.args) / len(samples)
             logger.info("what it is trained on:\n%s", source_table(source_uses(samples, epochs)))
-        result = self.trainer.train(resume_from_checkpoint=self.args.resume_from_checkpoint)
+        result = run_steps(self.trainer, self.args.resume_from_checkpoint)
         self.trainer.save_model()
         metrics = {**result.metrics, "train_samples": len(self.trainer.train_dataset)}
         self.trainer.save_metrics("train", metrics)
@@ -200,17 +202,19 @@ class Run:
         return {"test": self.test, **named} if self.test else named
 
     def _start_folder(self) -> None:
-        if self.trainer.is_world_process_zero():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            dump_config(self.cfg, self.folder / "config.py")
-            named = {"validation": self.validation, "test": self.test}
-            named |= {f"multitest_{name}": one for name, one in self.multitest.items()}
-            datasets = {name: one.dataset.dataset for name, one in named.items() if one is not None}
-            if self.trainer.train_dataset is not None:
-                datasets["train"] = self.trainer.train_dataset.dataset
-            write_run_file(self.folder, datasets=datasets, world_size=self.args.world_size, seed=self.args.seed)
-            write_json(self.folder / "training_args.json", self.args.to_dict())
-        self.trainer.accelerator.wait_for_everyone()
+        """Write what the run is made of, on the main process; an error there ends every rank."""
+        named = {"validation": self.validation, "test": self.test}
+        named |= {f"multitest_{name}": one for name, one in self.multitest.items()}
+        datasets = {name: one.dataset.dataset for name, one in named.items() if one is not None}
+        if self.trainer.train_dataset is not None:
+            datasets["train"] = self.trainer.train_dataset.dataset
+        data = {name: fingerprint(dataset) for name, dataset in datasets.items()}
+        if self.args.resume_from_checkpoint and not self.args.allow_changed_data:
+            check_same_data(Path(self.args.resume_from_checkpoint).parent / "run.json", data)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        dump_config(self.cfg, self.folder / "config.py")
+        write_run_file(self.folder, data=data, args=self.args)
+        write_json(self.folder / "training_args.json", self.args.to_dict())
 
 
 def _keep_one_gallery(sections: list[Section]) -> None:

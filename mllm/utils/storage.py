@@ -1,4 +1,8 @@
-"""Where bytes come from: local paths directly, ``s3://`` and ``petrel:s3://`` through mmengine's fileio."""
+"""Where bytes come from: local paths directly, ``s3://`` and ``cluster:s3://`` through ``mllm.utils.object_store``.
+
+With ``MLLM_OBJECT_CACHE`` set, images of a store are kept there and taken for unchangeable; annotation files are copied
+once and asked for their ETag at every start (``mllm.utils.object_cache``).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from mllm.errors import ConfigError, DataError
 MAX_IMAGE_PIXELS = 80_000_000
 _EXIF_ORIENTATION = 0x0112
 _PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-_REMOTE = re.compile(r"^(?:[\w.-]+:)?(?:s3|petrel)://")
+_REMOTE = re.compile(r"^(?:[\w.-]+:)?(?:s3|petrel)://", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
@@ -100,7 +104,7 @@ def inside(root: PathLike, path: PathLike) -> str:
     if "\0" in joined or not (normal == base or normal.startswith(base.rstrip("/") + "/")):
         fault = f"{path!r} leads out of its folder {root!r}; expected a path below it"
         raise DataError(fault, kind="path outside its folder")
-    return joined
+    return _without_dots(joined)
 
 
 def _normal(path: str) -> str:
@@ -110,22 +114,37 @@ def _normal(path: str) -> str:
     return os.path.abspath(path)
 
 
+def _without_dots(path: str) -> str:
+    """The address of the object that a person means by ``a/../b``; to a store the dots are letters of a key."""
+    dotted = is_remote(path) and {".", ".."} & set(path.split("/"))
+    return _normal(path) if dotted else path
+
+
 def exists(path: PathLike) -> bool:
     """True if there is a file or folder; a remote error is a DataError, not False."""
     path = resolve_path(path)
     return bool(_remote("exists", path)) if is_remote(path) else os.path.exists(path)
 
 
-def read_bytes(path: PathLike) -> bytes:
-    """The whole content; DataError that names the path if it is missing or unreadable."""
+def read_bytes(path: PathLike, *, unchanging: bool = False) -> bytes:
+    """The whole content; DataError that names the path if it is missing or unreadable.
+
+    ``unchanging``: no other content will ever lie there; a remote one may be kept in ``MLLM_OBJECT_CACHE``.
+    """
     path = resolve_path(path)
     if is_remote(path):
-        return bytes(_remote("get", path))
+        return bytes(_remote("get_unchanging" if unchanging else "get", path))
     try:
         with open(path, "rb") as stream:
             return stream.read()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {_reason(error)}", kind="missing file") from error
+        raise DataError(f"{path}: {_reason(error, path)}", kind="missing file") from error
+
+
+def local_file(path: PathLike) -> str:
+    """A path to open and map: the file itself, or a copy of the remote one in ``MLLM_CACHE``, as it is now."""
+    path = resolve_path(path)
+    return str(_remote("local_copy", path)) if is_remote(path) else path
 
 
 def read_text(path: PathLike) -> str:
@@ -145,7 +164,7 @@ def open_binary(path: PathLike) -> io.BufferedIOBase:
     try:
         return open(path, "rb")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {_reason(error)}") from error
+        raise DataError(f"{path}: {_reason(error, path)}") from error
 
 
 def open_image(
@@ -161,7 +180,7 @@ def open_image(
     (``exif="ignore"``) or for the turned ones (``"apply"``); ``"error"`` demands that somebody decides.
     """
     where = resolve_path(path) if root is None else inside(resolve_path(root), resolve_path(path))
-    return decode_image(read_bytes(where), where, exif=exif, max_pixels=max_pixels)
+    return decode_image(read_bytes(where, unchanging=True), where, exif=exif, max_pixels=max_pixels)
 
 
 def decode_image(
@@ -234,21 +253,21 @@ def _decoded(image: Image.Image, exif: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: str) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        odd = re.match(r"(?:[\w.-]+:)?(?:s3|petrel):|[\w.+-]+://", path)
+        return "no such file" + (" (remote ones are s3://bucket/key or cluster:s3://bucket/key)" if odd else "")
     return getattr(error, "strerror", None) or str(error)
 
 
 def _remote(call: str, path: str) -> Any:
-    from mmengine import fileio
+    from mllm.utils import object_cache, object_store
 
-    from mllm.utils.object_store import register
-
-    register()
     try:
-        return getattr(fileio, call)(path)
+        if call in ("get_unchanging", "local_copy"):
+            return getattr(object_cache, call)(path)
+        return getattr(object_store.backend(), call)(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such object") from error
+        raise DataError(str(error), kind="missing file") from error
     except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(str(error)) from error

@@ -1,5 +1,6 @@
 """A throw-away Ceph on loopback: one monitor, one OSD in memory, one S3 gateway; nothing outside its folder."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -183,7 +184,5 @@ def _alive(pid):
 
 
 def _signal(pid, number):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

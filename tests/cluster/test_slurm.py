@@ -1,0 +1,2 @@
+def test_x(slurm):
+    print(slurm.call("sinfo"))
