@@ -10,10 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from mllm.errors import CheckpointError
 from mllm.utils.checkpoint_folders import INCOMPLETE, is_complete
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too large"}
+
+# torch.save tells no more where its file cannot be written to the end (2.6 to 2.13).
+_TORCH_SAYS = ("PytorchStreamWriter failed", "unexpected pos", "basic_ios::clear: iostream error")
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def whole_checkpoint(folder: Path, accelerator: Any, *, writes: bool) -> Iterato
                     _to_disk(path)
             marker.unlink()
             _to_disk(folder)
-    except Exception as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         why = full_disk(error)
         if why is None:
             raise
@@ -60,8 +65,8 @@ def full_disk(error: BaseException) -> str | None:
         for number, why in _FULL.items():
             if f"os error {number})" in text or os.strerror(number) in text:
                 return why
-        if "PytorchStreamWriter failed" in text or "unexpected pos" in text:
-            return "the disk is full, or gone"  # torch.save tells no more (seen in 2.13)
+        if any(words in text for words in _TORCH_SAYS):
+            return "the disk is full, or gone"
         error = error.__cause__ or error.__context__
     return None
 
