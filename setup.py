@@ -59,7 +59,7 @@ setup(
     package_data={
         "mllm.assets": ["**/*"],
         "mllm._config": ["*.md", "*.py", "**/*.py"],
-        "mllm._accelerate_config": ["*.yaml"],
+        "mllm._accelerate_config": ["*.yaml", "deepspeed/*"],
     },
     include_package_data=False,
     zip_safe=False,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 
 from mllm.config.checks import check_output_folder, check_tasks, check_world, resolve_resume
+from mllm.config.deepspeed import resolve_deepspeed
 from mllm.config.find import base_files, find_config
 from mllm.config.flags import CommandLine, FlagTable, check_value, split_command_line
 from mllm.config.load import load_file, read_plain
@@ -61,6 +62,8 @@ def prepare_args(argv: Sequence[str] | None = None) -> tuple[Config, Seq2SeqArgu
     if is_main_process():
         check_output_folder(training)
     values = {**copy.deepcopy(training), "resume_from_checkpoint": resolve_resume(training)}
+    if (settings := resolve_deepspeed(training)) is not None:
+        values["deepspeed"] = settings
     arguments = build_arguments(values)
     check_world(arguments.world_size)
     return resolved.config, arguments

@@ -11,11 +11,14 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
 
 def name_wrapped_layers(trainer: Any) -> None:
-    """Let FSDP split off the family's layers where the launch configuration names none."""
+    """Let FSDP split off, and compute again, the family's layers where the launch configuration names none."""
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
         present = {type(module).__name__ for module in trainer.model.modules()}
         plugin.transformer_cls_names_to_wrap = [name for name in trainer.family.wrap if name in present] or None
+    if getattr(plugin, "activation_checkpointing", False):
+        # A layer that is computed again must not find the keys of the first time; generation asks for them by itself.
+        trainer.model.config.get_text_config().use_cache = False
 
 
 def model_to_generate(trainer: Any) -> nn.Module:

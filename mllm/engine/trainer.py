@@ -152,8 +152,6 @@ class MultimodalTrainer(Seq2SeqTrainer):
         if optimizer_class is not torch.optim.AdamW:
             optim = str(getattr(self.args.optim, "value", self.args.optim))
             raise ConfigError(f"muon_lr works beside optim='adamw_torch', not {optim!r}")
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ConfigError("muon_lr needs whole matrices: take DDP, or drop muon_lr under FSDP and DeepSpeed")
         matrices = [group for group, hidden in groups if hidden]
         self.optimizer = MuonWithAdamW(matrices, [group for group, hidden in groups if not hidden], optimizer_options)
         return self.optimizer

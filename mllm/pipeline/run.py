@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from mllm.config import dump_config
 from mllm.config.checks import UNFINISHED
+from mllm.engine.combinations import check_combination
 from mllm.engine.predict import Generator
 from mllm.engine.run_folder import fingerprint, write_json, write_results, write_run_file
 from mllm.engine.samples import SamplePages
@@ -66,7 +67,9 @@ class Run:
         self.multitest = self._multitest(data_args) if args.do_multi_predict else {}
         self.blind = blanked(self._test_sets(), self.processor) if args.blind_test else {}
         choose_best_metric(args, self.validation)
-        self.model = self.family.build_model(self.processor, Tuning.from_config(cfg.get("tune")), args.init_from)
+        tuning = Tuning.from_config(cfg.get("tune"))
+        check_combination(args, tuning)
+        self.model = self.family.build_model(self.processor, tuning, args.init_from)
         if args.do_train and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ConfigError("nothing is trained: tune stops the gradient of every part; leave one out of tune.freeze")
         if self.options.get("second_pass"):

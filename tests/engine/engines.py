@@ -14,12 +14,16 @@ import yaml
 CONFIGS = Path(__file__).resolve().parents[2] / "accelerate_config"
 # As `accelerate launch` (1.15) hands a config file to its processes.
 NAMES = {
+    "ACCELERATE_DEEPSPEED_DEEPSPEED_CONFIG_FILE": "ACCELERATE_DEEPSPEED_CONFIG_FILE",
     "FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP": "FSDP_TRANSFORMER_CLS_TO_WRAP",
     "ACCELERATE_DEEPSPEED_ZERO3_INIT_FLAG": "ACCELERATE_DEEPSPEED_ZERO3_INIT",
 }
 
 
-VARIANTS = {"fsdp_sharded": ("fsdp", {"fsdp_state_dict_type": "SHARDED_STATE_DICT"})}
+VARIANTS = {
+    "fsdp_sharded": ("fsdp", {"fsdp_state_dict_type": "SHARDED_STATE_DICT"}),
+    "fsdp_recomputing": ("fsdp", {"fsdp_activation_checkpointing": True}),
+}
 
 
 def use(engine):
