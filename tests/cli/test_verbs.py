@@ -170,6 +170,29 @@ def test_termination_is_passed_on_to_the_run():
     assert launching.run_and_wait([sys.executable, "-c", program]) == 5
 
 
+def test_a_launchers_only_child_hears_the_signal_and_its_code_is_ours(tmp_path):
+    """As accelerate's launcher of one process: it knows no signals, waits, and makes of every failure a 1."""
+    child = (
+        "import signal, sys\n"
+        "from mllm.errors import Preempted\n"
+        "from mllm.utils.program import run_main\n"
+        "def main(argv):\n"
+        "    def hear(*_): raise Preempted('saved')\n"
+        "    signal.signal(signal.SIGTERM, hear)\n"
+        "    print('ready', flush=True)\n"
+        "    signal.pause()\n"
+        "sys.exit(run_main(main, []))\n"
+    )
+    launcher = (
+        "import os, signal, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "sys.exit(1 if child.wait() else 0)\n"
+    )
+    assert launching.run_and_wait([sys.executable, "-c", launcher]) == 75
+
+
 def test_help_loads_no_mmengine_and_listing_no_torch(shop):
     program = """
         import sys

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mllm.errors import CheckpointError, ConfigError, DataError
+from mllm.errors import CheckpointError, ConfigError, DataError, Preempted
 from mllm.utils import distributed
 from mllm.utils.files import atomic_open, atomic_write, read_json, read_jsonl
 from mllm.utils.imports import require
@@ -98,6 +98,22 @@ def test_a_user_error_is_one_line_and_an_exit_code(capsys, error, code):
 
     assert run_main(main, [], name="prog") == code
     assert capsys.readouterr().err == ("prog: error: a b\n" if error else "")
+
+
+def test_a_stopped_run_says_so_once_and_ends_with_a_code_of_its_own(capsys, monkeypatch, tmp_path):
+    def main(argv):
+        raise Preempted("stopped at step 3")
+
+    monkeypatch.setenv("MLLM_EXIT_CODE_FILE", str(tmp_path / "code"))
+    assert run_main(main, [], name="prog") == 75
+    assert capsys.readouterr().err == "prog: stopped at step 3\n"
+    assert (tmp_path / "code").read_text() == "75"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "code").unlink()
+    assert run_main(main, [], name="prog") == 75
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "code").exists()
 
 
 def test_debug_shows_the_traceback_and_bugs_are_not_caught(capsys):
