@@ -16,9 +16,28 @@ def name_wrapped_layers(trainer: Any) -> None:
     if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
         present = {type(module).__name__ for module in trainer.model.modules()}
         plugin.transformer_cls_names_to_wrap = [name for name in trainer.family.wrap if name in present] or None
+    if plugin is not None and trainer.model.get_output_embeddings() is None:
+        _leave_table_in_root(trainer)
     if getattr(plugin, "activation_checkpointing", False):
         # A layer that is computed again must not find the keys of the first time; generation asks for them by itself.
         trainer.model.config.get_text_config().use_cache = False
+
+
+def _leave_table_in_root(trainer: Any) -> None:
+    """Keep accelerate (1.15) from splitting off the word table of a model that does not name its head.
+
+    The head may share the table (BLIP's does, and its bias with the layer above): both must lie in one group.
+    """
+    prepare, model = trainer.accelerator.prepare, trainer.model
+
+    def prepare_whole(*objects: Any, **options: Any) -> Any:
+        model.get_input_embeddings = lambda: None
+        try:
+            return prepare(*objects, **options)
+        finally:
+            del model.get_input_embeddings
+
+    trainer.accelerator.prepare = prepare_whole
 
 
 def model_to_generate(trainer: Any) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -71,21 +72,33 @@ class BLIP(HuggingFaceFamily):
         predictions.decoder.bias = predictions.bias
         return model
 
-    def generate(self, model: nn.Module, batch: Mapping[str, torch.Tensor], **options: Any) -> torch.Tensor:
-        """New ids alone (B, new), from left-padded prompts that begin with ``[DEC]``.
+    def load_model(self, processor: Processor) -> nn.Module:
+        """As of the base; the model's ``generate`` takes prompts as they are."""
+        model = super().load_model(processor)
+        model.generate = MethodType(_generate, model)
+        return model
 
-        Hugging Face's own ``generate`` replaces the first id of a prompt and drops its last (transformers 5.23).
-        """
-        unwrapped = getattr(model, "module", model)
-        features = unwrapped.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
-        ids = unwrapped.text_decoder.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            encoder_hidden_states=features,
-            encoder_attention_mask=torch.ones(features.shape[:-1], dtype=torch.long, device=features.device),
-            **options,
-        )
-        return ids[:, batch["input_ids"].shape[1] :]
+
+def _generate(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    pixel_values: torch.Tensor,
+    **options: Any,
+) -> torch.Tensor:
+    """Prompts and new ids (B, T).
+
+    Hugging Face's own ``generate`` replaces the first id of a prompt and drops its last (transformers 5.23). This is a
+    method of the model because FSDP has to gather the weights that lie in no layer before it.
+    """
+    features = model.vision_model(pixel_values=pixel_values).last_hidden_state
+    return model.text_decoder.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        encoder_hidden_states=features,
+        encoder_attention_mask=torch.ones(features.shape[:-1], dtype=torch.long, device=features.device),
+        **options,
+    )
 
 
 def _head_is_table(folder: Path) -> bool:

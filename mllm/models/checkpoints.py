@@ -34,7 +34,8 @@ def save_weights(model: nn.Module, state: Mapping[str, torch.Tensor] | None, fol
     model was built (seen in 5.23), and its Trainer then resumes from a file of other names with a warning alone.
     """
     state = model.state_dict() if state is None else state
-    named = {rename(name, rules): tensor for name, tensor in state.items()}
+    copies = _copies(model)
+    named = {rename(name, rules): tensor for name, tensor in state.items() if name not in copies}
     model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
     model.config.save_pretrained(folder)
     if model.can_generate():
@@ -136,6 +137,16 @@ def _files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
     return [folder / SINGLE]
+
+
+def _copies(model: nn.Module) -> set[str]:
+    """Names of tied parameters but the first: a state that engines gathered holds each tensor once more."""
+    seen: set[int] = set()
+    return {
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if id(parameter) in seen or seen.add(id(parameter))
+    }
 
 
 def _tied(model: nn.Module) -> set[str]:

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # the script's folder is first on the path; the proj
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mllm.utils.logging import setup_logging
-from mllm.utils.program import run_main
+from mllm.utils.program import leave, run_main
 
 
 def main(argv: list[str]) -> None:
@@ -32,4 +32,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, name="finetune.py"))
+    leave(run_main(main, name="finetune.py"))

@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 from mllm.pipeline import finetune
 from mllm.utils.imports import require
-from mllm.utils.program import run_main
+from mllm.utils.program import leave, run_main
 
 SWITCH = "model_args.attn_implementation='flash_attention_2'"
 
@@ -22,4 +22,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, name="finetune_mem.py"))
+    leave(run_main(main, name="finetune_mem.py"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mllm.errors import ConfigError, Preempted, UserError
 from mllm.utils.distributed import rank, world_size
@@ -58,6 +60,20 @@ def _run(main: Callable[[list[str]], int | None], words: list[str], name: str) -
         # The reader of a pipe has left (`mllm list-cfg | head`); Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
+
+
+def leave(code: int) -> NoReturn:
+    """End the process: where it was one of several, without the destructors of C++ libraries.
+
+    Threads of torch's communication that still run then would abort it (seen with torch 2.13, gloo and DeepSpeed, on a
+    busy machine): a run that has done its work would count as failed.
+    """
+    if world_size() > 1 or "MASTER_PORT" in os.environ:
+        atexit._run_exitfuncs()  # CPython 3.10 to 3.12
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _close_progress_bars() -> None:

@@ -8,10 +8,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import engines
 
 from mllm.pipeline import finetune
-from mllm.utils.program import run_main
+from mllm.utils.program import leave, run_main
 
 if __name__ == "__main__":
     engine = sys.argv.pop(1)
     if engine != "ddp":
         engines.use(engine)
-    sys.exit(run_main(finetune.main))
+    leave(run_main(finetune.main))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.pipeline import finetune
 from mllm.utils.distributed import rank
-from mllm.utils.program import run_main
+from mllm.utils.program import leave, run_main
 
 WRITES = ("open", "os.rename", "os.remove", "os.mkdir")
 
@@ -63,4 +63,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
