@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -24,19 +25,23 @@ from mllm.utils.transfer import put_bytes, remove_file
 
 # How long a run that was asked to stop, and may be killed soon, waits for a copy that has begun.
 STOPPED_WAIT_SECONDS = 20.0
-_PROBE = ".mirror_probe"
+_PROBE, _PINS = ".mirror_probe", ".mirroring"
 logger = get_logger(__name__)
 
 
-def mirror_checkpoints(trainer: Any) -> MirrorCheckpoints:
-    """The callback of ``mirror_to``, on every rank; ConfigError if nothing can be written there.
+def mirror_checkpoints(trainer: Any) -> MirrorCheckpoints | None:
+    """Give the trainer, on every rank, the callback of ``mirror_to``; None if it is not set, or nothing is trained.
 
-    A store that only does not answer now is told of and may be there at the first save.
+    ConfigError if nothing can be written there; a store that only does not answer now may be there at the first save.
     """
     args = trainer.args
+    if not (args.do_train and args.mirror_to):
+        return None
     root = mirror_root(args.mirror_to, args.output_dir)
     on_main(trainer.accelerator, lambda: _try_to_write(root))
-    return MirrorCheckpoints(root, Path(args.output_dir))
+    callback = MirrorCheckpoints(root, Path(args.output_dir))
+    trainer.add_callback(callback)
+    return callback
 
 
 def _try_to_write(root: str) -> None:
@@ -84,13 +89,15 @@ class MirrorCheckpoints(TrainerCallback):
 
     def finish(self) -> None:
         """Wait for the copies that are under way, and tell how many checkpoints have none."""
-        self.copies.wait()
+        if not self.copies.wait(0):
+            logger.warning("waiting until the last checkpoint is mirrored to %s", self.root)
+            self.copies.wait()
         if self.copies.failed or self.copies.skipped:
             logger.warning("%s", self.copies.summary(self.root))
 
     @property
     def _pins(self) -> Path:
-        return self.output_dir / ".mirroring"
+        return self.output_dir / _PINS
 
     def _copy(self, checkpoint: Path) -> None:
         began = time.monotonic()
@@ -134,8 +141,6 @@ class _Copies:
     def wait(self, seconds: float | None = None) -> bool:
         """Whether all is copied, or given up, within that time."""
         with self._changed:
-            if self._busy and seconds is None:
-                logger.warning("waiting until the last checkpoint is mirrored")
             return self._changed.wait_for(lambda: not self._busy, seconds)
 
     def summary(self, root: str) -> str:
@@ -192,5 +197,7 @@ def _pinned(checkpoint: Path, pins: Path) -> Path:
 
 
 def _unpin(folder: Path) -> None:
-    if folder.parent.name == ".mirroring":
+    if folder.parent.name == _PINS:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another waits in it
+            folder.parent.rmdir()

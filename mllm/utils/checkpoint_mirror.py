@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from mllm.errors import CheckpointError, ConfigError, choices
+from mllm.errors import CheckpointError, ConfigError
 from mllm.utils.checkpoint_folders import INCOMPLETE, is_complete
 from mllm.utils.files import read_json
 from mllm.utils.logging import get_logger, log_on_main
@@ -34,6 +34,7 @@ MARKER = "_COMPLETE"
 # Of the run itself; resuming compares with what they tell.
 BESIDE = ("run.json", "config.py")
 _FORMAT = 1
+_STATE = "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 logger = get_logger(__name__)
 
@@ -53,6 +54,8 @@ def mirror_root(mirror_to: str, output_dir: str | os.PathLike[str]) -> str:
 def copy_checkpoint(source: Path, target: str, beside: Iterable[Path] = ()) -> int:
     """Copy the folder ``source``, and next to it the files ``beside``; gives the bytes. OSError if it failed."""
     files = list_files(str(source))
+    if not is_complete(source):
+        raise OSError(f"{source} is no complete checkpoint (any more)")
     remove_file(join(target, MARKER))
     if not is_remote(target):  # a folder may be resumed from by its path
         put_bytes(b"This checkpoint is being copied, or its copying was stopped.\n", join(target, INCOMPLETE))
@@ -110,10 +113,11 @@ def fetch_last_checkpoint(mirror_to: str, output_dir: str | os.PathLike[str]) ->
 def fetch_checkpoint(source: str, output_dir: str | os.PathLike[str]) -> Path:
     """Fetch ``…/checkpoint-N`` into ``output_dir``, with the best checkpoint that it names; gives the folder there.
 
-    A complete ``checkpoint-N`` that is there already is kept. Processes that want the same one wait for the first.
+    The same one, complete, that is there already is kept. Processes that want the same one wait for the first.
 
     Raises:
-        CheckpointError: no such checkpoint, no complete one, the store does not give it, no room.
+        CheckpointError: no such checkpoint, no complete one, the store does not give it, no room, another run's
+            ``checkpoint-N`` in ``output_dir``.
     """
     root, name = _split(source)
     folder = Path(output_dir).expanduser()
@@ -133,12 +137,14 @@ def fetch_checkpoint(source: str, output_dir: str | os.PathLike[str]) -> Path:
 
 def _fetch(root: str, name: str, folder: Path) -> Path:
     target = folder / name
-    if is_complete(target):
-        return target
     files = _read_marker(root, name)
+    if is_complete(target):
+        if (target / _STATE).read_bytes() != get_bytes(join(root, name, _STATE)):
+            raise CheckpointError(f"{target} is of another run than {join(root, name)}; choose another --output_dir")
+        return target
     size = sum(files.values())
     if shutil.disk_usage(folder).free < size:
-        raise CheckpointError(f"{join(root, name)} has {size / 1e9:.1f} GB, and {folder} has no room for it")
+        raise CheckpointError(f"{join(root, name)} has {size / 1e9:.2f} GB, and {folder} has no room for it")
     log_on_main(logger, "fetching %s (%.2f GB)", join(root, name), size / 1e9)
     part = folder / f".{name}.{uuid.uuid4().hex}.part"
     try:
@@ -147,7 +153,7 @@ def _fetch(root: str, name: str, folder: Path) -> Path:
             if (part / one).stat().st_size != expected:
                 raise CheckpointError(f"{join(root, name, one)}: not the {expected} bytes that {MARKER} tells of")
         if not is_complete(part):
-            raise CheckpointError(f"{join(root, name)} is no checkpoint to resume from: it has no trainer_state.json")
+            raise CheckpointError(f"{join(root, name)} is no checkpoint to resume from: it has no {_STATE}")
         shutil.rmtree(target, ignore_errors=True)
         os.replace(part, target)
     finally:
@@ -161,7 +167,7 @@ def _read_marker(root: str, name: str) -> dict[str, int]:
         text = get_bytes(join(where, MARKER))
     except FileNotFoundError as error:
         what = f"was not copied to its end (it has no {MARKER})" if list_files(where) else "is not there"
-        known = choices(name, mirrored_checkpoints(root))
+        known = ", ".join(mirrored_checkpoints(root)[-5:]) or "none"
         raise CheckpointError(f"{where} {what}; complete ones in {root}: {known}") from error
     try:
         files = {str(one): int(size) for one, size in json.loads(text)["files"].items()}
@@ -174,7 +180,7 @@ def _read_marker(root: str, name: str) -> dict[str, int]:
 
 
 def _best_of(checkpoint: Path) -> str | None:
-    best = read_json(checkpoint / "trainer_state.json").get("best_model_checkpoint")
+    best = read_json(checkpoint / _STATE).get("best_model_checkpoint")
     name = Path(best).name if best else ""
     return name if _CHECKPOINT.fullmatch(name) and name != checkpoint.name else None
 

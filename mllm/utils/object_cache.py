@@ -29,15 +29,11 @@ from mllm.errors import ConfigError
 from mllm.utils.logging import get_logger
 from mllm.utils.object_settings import find_store, parse_url
 from mllm.utils.object_store import S3Backend, backend
+from mllm.utils.storage import cache_folder
 from mllm.utils.transfer import one_at_a_time
 
 logger = get_logger(__name__)
 _DIGEST_BYTES = 16
-
-
-def cache_folder() -> Path:
-    """Where indices and annotation files are kept: environment variable ``MLLM_CACHE``, else ``work_dirs/.index``."""
-    return Path(os.environ.get("MLLM_CACHE") or Path("work_dirs") / ".index")
 
 
 def get_unchanging(url: str) -> bytes:

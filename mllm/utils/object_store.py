@@ -22,7 +22,7 @@ from mllm.errors import ConfigError
 from mllm.utils import object_settings
 from mllm.utils.imports import require
 from mllm.utils.object_errors import told
-from mllm.utils.object_settings import Store, find_store, limits, parse_url
+from mllm.utils.object_settings import Limits, Store, find_store, limits, parse_url
 
 PART_BYTES = 16 << 20
 _PREFIXES = ["s3", "petrel"]
@@ -54,13 +54,12 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=32)
-def _client(process: int, store: Store) -> Any:
+def _client(process: int, store: Store, limit: Limits) -> Any:
     """A client per process and cluster: boto3's connections do not survive a fork."""
     boto3 = require("boto3", "s3")
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    limit = limits()
     options: dict[str, Any] = {"signature_version": UNSIGNED} if store.anonymous else {}
     # Checksums in a trailer, botocore's default since 1.36, are unknown to older gateways.
     for name in ("request_checksum_calculation", "response_checksum_validation"):
@@ -146,7 +145,7 @@ class S3Backend(BaseStorageBackend):
         store = find_store(cluster)
         with told(filepath, store):
             options = {"Bucket": bucket, "Prefix": _prefix(key), "MaxKeys": 1}
-            answer = _client(os.getpid(), store).list_objects_v2(**options)
+            answer = _client(os.getpid(), store, limits()).list_objects_v2(**options)
         return bool(answer.get("KeyCount")) or not key
 
     def state(self, filepath: str) -> tuple[int, str]:
@@ -161,11 +160,24 @@ class S3Backend(BaseStorageBackend):
         cluster, bucket, key = parse_url(filepath)
         store = find_store(cluster)
         with told(filepath, store):
-            pages = _client(os.getpid(), store).get_paginator("list_objects_v2")
+            pages = _client(os.getpid(), store, limits()).get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=_prefix(key)):
                 for one in page.get("Contents", ()):
                     if not one["Key"].endswith("/"):
                         yield one["Key"][len(_prefix(key)) :], int(one["Size"])
+
+    def names(self, filepath: str, suffix: str) -> list[str]:
+        """The names of the objects right in a folder that end in ``suffix``; empty where there is no folder."""
+        cluster, bucket, key = parse_url(filepath)
+        store, prefix = find_store(cluster), _prefix(key)
+        with told(filepath, store):
+            pages = _client(os.getpid(), store, limits()).get_paginator("list_objects_v2")
+            found = [
+                one["Key"][len(prefix) :]
+                for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+                for one in page.get("Contents", ())
+            ]
+        return [name for name in found if name and name.endswith(suffix)]
 
     def upload(self, path: str | Path, filepath: str) -> None:
         """Write a file, a big one in parts; OSError if what arrived is not as long."""
@@ -196,7 +208,7 @@ def _opened(url: str) -> tuple[Store, Any, dict[str, str]]:
         raise ConfigError(f"{url!r} names a bucket, no object in it; expected s3://bucket/key")
     store = find_store(cluster)
     with told(url, store):
-        return store, _client(os.getpid(), store), {"Bucket": bucket, "Key": key}
+        return store, _client(os.getpid(), store, limits()), {"Bucket": bucket, "Key": key}
 
 
 def _prefix(key: str) -> str:

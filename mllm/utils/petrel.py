@@ -58,6 +58,12 @@ class PetrelClientBackend(PetrelBackend):
             except NotImplementedError:
                 return self._read(url) is not None
 
+    def names(self, filepath: str, suffix: str) -> list[str]:
+        """The names of the objects right in a folder that end in ``suffix``."""
+        store, url = _plain(filepath)
+        with _told(filepath, store):
+            return list(self.list_dir_or_file(url, list_dir=False, suffix=suffix))
+
     def _read(self, url: str) -> bytes | None:
         # mmengine 0.10 keeps the client in ``_client``.
         read = getattr(self._client, "Get", None) or self._client.get

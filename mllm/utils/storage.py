@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -65,6 +66,11 @@ def header_only(*, decode: bool = False) -> Iterator[list[OpenedImage]]:
 def data_root() -> str:
     """The folder of data sets: environment variable ``MLLM_DATA``, else ``data``."""
     return os.environ.get("MLLM_DATA") or "data"
+
+
+def cache_folder() -> Path:
+    """Where indices and copies of remote annotation files are kept: ``MLLM_CACHE``, else ``work_dirs/.index``."""
+    return Path(os.environ.get("MLLM_CACHE") or Path("work_dirs") / ".index")
 
 
 def is_remote(path: PathLike) -> bool:
@@ -124,6 +130,14 @@ def exists(path: PathLike) -> bool:
     """True if there is a file or folder; a remote error is a DataError, not False."""
     path = resolve_path(path)
     return bool(_remote("exists", path)) if is_remote(path) else os.path.exists(path)
+
+
+def file_names(folder: PathLike, suffix: str) -> list[str]:
+    """The names, in order, of the files right in ``folder`` that end in ``suffix``; none if there is no such folder."""
+    folder = resolve_path(folder)
+    if is_remote(folder):
+        return sorted(_remote("names", folder, suffix))
+    return sorted(one.name for one in Path(folder).glob(f"*{suffix}") if one.is_file())
 
 
 def read_bytes(path: PathLike, *, unchanging: bool = False) -> bytes:
@@ -260,13 +274,13 @@ def _reason(error: Exception, path: str) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _remote(call: str, path: str) -> Any:
+def _remote(call: str, path: str, *options: str) -> Any:
     from mllm.utils import object_cache, object_store
 
     try:
         if call in ("get_unchanging", "local_copy"):
             return getattr(object_cache, call)(path)
-        return getattr(object_store.backend(), call)(path)
+        return getattr(object_store.backend(), call)(path, *options)
     except FileNotFoundError as error:
         raise DataError(str(error), kind="missing file") from error
     except OSError as error:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mllm.utils.files import atomic_write
 from mllm.utils.logging import get_logger
@@ -92,7 +93,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _store():
+def _store() -> Any:
     from mllm.utils.object_store import S3Backend
 
     return S3Backend()

@@ -12,9 +12,10 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+from utils.stores import ACCESS, SECRET
+
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "monmaptool")
 INSTALL = "apt-get install -y --no-install-recommends ceph-mon ceph-osd radosgw ceph-common"
-ACCESS, SECRET = "test-access-key", "test-secret-key-that-no-message-may-show"
 
 CONFIG = """[global]
 fsid = {fsid}
@@ -37,6 +38,7 @@ osd pool default pg num = 4
 osd pool default pgp num = 4
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
+osd heartbeat grace = 600
 mon allow pool size one = true
 mon max pg per osd = 1000
 mon data avail crit = 1
@@ -65,7 +67,7 @@ def missing():
 
 
 class Ceph:
-    """``with Ceph(folder) as ceph:`` runs it; ``ceph.url`` is the gateway, which has the user ACCESS / SECRET.
+    """``with Ceph(folder) as ceph:`` runs it; ``ceph.url`` is the gateway, with the keys of ``utils.stores``.
 
     Monitor and OSD answer on one machine alone and without authentication; the S3 side demands signatures.
     """
@@ -93,7 +95,10 @@ class Ceph:
             self.kill(name, signal.SIGTERM)
 
     def pause_osd(self):
-        """Objects can no longer be read: the gateway takes requests and never answers."""
+        """Objects can no longer be read: the gateway takes requests and never answers.
+
+        The heartbeat's grace is long, or a pause of 16 s would leave the only OSD waiting for a lease for ever.
+        """
         os.kill(self._pid("osd.0"), signal.SIGSTOP)
 
     def resume_osd(self):
@@ -146,8 +151,12 @@ class Ceph:
         self._run("radosgw-admin", "user", "create", *user)
 
     def _run(self, program, *arguments):
+        """Several attempts: a young monitor answers EPERM, 'wrong fsid' or no reason at all (16.2.15)."""
         command = [program, "-c", str(self.conf), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        for _ in range(5):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            if done.returncode == 0:
+                break
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
         return done.stdout
 

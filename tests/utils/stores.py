@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from mllm.utils import object_store
+from mllm.utils import object_settings, object_store
 
 ACCESS, SECRET = "test-access-key", "test-secret-key-that-no-message-may-show"
 INSTALL = "pip install boto3 'moto[s3]' flask flask-cors"
@@ -37,7 +37,7 @@ def write_settings(path, monkeypatch, **clusters):
     for name in (*_OWN, "MLLM_OBJECT_CACHE", "MLLM_OBJECT_TIMEOUT", "MLLM_OBJECT_ATTEMPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    object_store.forget()
+    object_settings.forget()
 
 
 def make_bucket(name, cluster=None):
@@ -73,6 +73,13 @@ class Proxy:
         self.closing.set()
         self.server.shutdown()
         self.server.server_close()
+
+    def begin_anew(self):
+        """Forget faults and requests, and let go who was left without an answer."""
+        self.closing.set()
+        self.closing = threading.Event()
+        self.faults.clear()
+        self.requests.clear()
 
     def count(self, method):
         return sum(one == method for one, _ in self.requests)
@@ -125,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stall(self):
         self.wfile.flush()
-        self.owner.closing.wait()
+        self.owner.closing.wait(60)
         self._end()
 
     def _end(self):

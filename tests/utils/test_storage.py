@@ -1,14 +1,13 @@
 """Paths, bytes and images: one sentence for everything that can be wrong with a file."""
 
 import io
-import sys
-import types
 
 import pytest
 from PIL import Image
 
 from mllm.errors import ConfigError, DataError
-from mllm.utils import object_store, storage
+from mllm.utils import storage
+from mllm.utils.object_settings import parse_url
 from mllm.utils.storage import open_image
 
 
@@ -70,6 +69,7 @@ def test_a_name_that_begins_like_the_root_is_outside(tmp_path):
     assert storage.inside("s3://b/root", "x/a.png") == "s3://b/root/x/a.png"
     with pytest.raises(DataError, match="leads out"):
         storage.inside("s3://b/root", "../a.png")
+    assert storage.inside("s3://b/root", "x/../y/./a.png") == "s3://b/root/y/a.png"
 
 
 def test_images_come_as_rgb_from_below_the_root(tmp_path):
@@ -125,7 +125,9 @@ def test_text_is_utf8_with_or_without_mark(tmp_path):
     [
         ("s3://b/k/l.png", True, (None, "b", "k/l.png")),
         ("petrel:s3://b/k", True, (None, "b", "k")),
+        ("petrel://b/k", True, (None, "b", "k")),
         ("fast:s3://b/k", True, ("fast", "b", "k")),
+        ("S3://b", True, (None, "b", "")),
         ("/a/b", False, None),
         ("C:/x", False, None),
     ],
@@ -133,59 +135,23 @@ def test_text_is_utf8_with_or_without_mark(tmp_path):
 def test_addresses(path, remote, parsed):
     assert storage.is_remote(path) is remote
     if remote:
-        assert object_store.parse_url(path) == parsed
+        assert parse_url(path) == parsed
 
 
-@pytest.fixture
-def bucket(monkeypatch, tmp_path):
-    """A stand-in for boto3: the dict it gives back is what the store holds."""
-    content = {}
-
-    class ClientError(Exception):
-        def __init__(self, code):
-            super().__init__(f"An error occurred ({code})")
-            self.response = {"Error": {"Code": code}}
-
-    class Client:
-        def get_object(self, Bucket, Key):
-            if Key not in content:
-                raise ClientError("NoSuchKey" if Key != "forbidden" else "403")
-            return {"Body": io.BytesIO(content[Key])}
-
-        def head_object(self, Bucket, Key):
-            if Key not in content:
-                raise ClientError("404")
-
-    settings = []
-    boto3 = types.SimpleNamespace(client=lambda *_, **options: settings.append(options) or Client())
-    errors = types.SimpleNamespace(ClientError=ClientError, BotoCoreError=type("BotoCoreError", (Exception,), {}))
-    config = types.SimpleNamespace(Config=lambda **options: options)
-    modules = {"boto3": boto3, "botocore": types.ModuleType("botocore")}
-    for name, module in {**modules, "botocore.exceptions": errors, "botocore.config": config}.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    (tmp_path / "petrel.conf").write_text(
-        "[DEFAULT]\ndefault_cluster = main\n[main]\nhost_base = store:80\naccess_key=A\n"
-    )
-    monkeypatch.setenv("PETREL_CONF", str(tmp_path / "petrel.conf"))
-    object_store._client.cache_clear()
-    yield content, settings
-    object_store._client.cache_clear()
+@pytest.mark.parametrize("path", ["s3:/bucket/a.png", "gs://bucket/a.png"])
+def test_an_address_that_is_none_gets_a_hint(path):
+    with pytest.raises(DataError, match=r"no such file \(remote ones are s3://bucket/key or cluster:s3://bucket/key\)"):
+        storage.read_bytes(path)
+    with pytest.raises(DataError, match=r"no such file$"):
+        storage.read_bytes("/none/a.png")
 
 
-def test_objects_are_read_with_the_settings_of_their_cluster(bucket):
-    content, settings = bucket
-    content["a.png"] = png()
-    assert open_image("s3://b/a.png").size == (4, 3)
-    assert open_image("a.png", root="s3://b").size == (4, 3)
-    assert storage.exists("petrel:s3://b/a.png")
-    assert not storage.exists("s3://b/b.png")
-    assert [one["endpoint_url"] for one in settings] == ["http://store:80"]
-    with pytest.raises(DataError, match=r"s3://b/none\.png: no such object"):
-        storage.read_bytes("s3://b/none.png")
-    with pytest.raises(DataError, match=r"s3://b/forbidden: cluster 'default': .*403"):
-        storage.read_bytes("s3://b/forbidden")
-    with pytest.raises(ConfigError, match="no section 'other'; it has main"):
-        storage.read_bytes("other:s3://b/a.png")
+def test_names_in_a_folder(tmp_path):
+    for name in ("b.txt", "a.txt", "c.md", "sub/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert storage.file_names(tmp_path, ".txt") == ["a.txt", "b.txt"]
+    assert storage.file_names(tmp_path / "none", ".txt") == []
 
 
 def _undecoded(image):
