@@ -47,6 +47,10 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={"help": "Start from the weights of this checkpoint (no optimiser, no step: not a resumed run)."},
     )
+    mirror_to: str | None = field(
+        default=None,
+        metadata={"help": "Copy each checkpoint to this path (s3://…, or a folder) after it is saved."},
+    )
     allow_changed_data: bool = field(
         default=False, metadata={"help": "Resume although the training data are not those that the run began with."}
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 from mllm.errors import CheckpointError, ConfigError
 from mllm.utils.checkpoint_folders import INCOMPLETE, is_complete, last_checkpoint
+from mllm.utils.checkpoint_mirror import fetch_checkpoint, fetch_last_checkpoint
+from mllm.utils.storage import is_remote
 
 TASKS = ("do_train", "do_eval", "do_predict", "do_multi_predict")
 # In output_dir while sets are predicted; a run that was killed leaves it.
@@ -61,7 +63,8 @@ def resolve_resume(values: dict[str, Any]) -> str | None:
     """The checkpoint to continue from; CheckpointError if it is missing or incomplete.
 
     ``True`` (the bare flag) and ``"last"`` mean the last one in ``output_dir``; ``"auto"`` the same, or a fresh start
-    where there is none, as a job that is requeued wants it.
+    where there is none, as a job that is requeued wants it. With ``mirror_to`` one that is no longer in ``output_dir``
+    is fetched from there, and an address in a store is fetched into ``output_dir``.
     """
     asked = values.get("resume_from_checkpoint")
     if asked in (None, False):
@@ -69,9 +72,13 @@ def resolve_resume(values: dict[str, Any]) -> str | None:
     folder = Path(str(values["output_dir"])).expanduser()
     if asked is True or asked in ("last", "auto", "true", "True"):
         found = last_checkpoint(folder)
+        if found is None and values.get("mirror_to"):
+            found = fetch_last_checkpoint(str(values["mirror_to"]), folder)
         if found is None and asked != "auto":
             raise CheckpointError(f"--resume_from_checkpoint: no complete checkpoint in output_dir {str(folder)!r}")
         return str(found) if found else None
+    if is_remote(str(asked)):
+        return str(fetch_checkpoint(str(asked), folder))
     path = Path(str(asked)).expanduser()
     if not path.is_dir():
         raise CheckpointError(f"--resume_from_checkpoint {str(path)!r}: no such folder")

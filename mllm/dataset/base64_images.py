@@ -12,7 +12,7 @@ import numpy as np
 from mllm.dataset.object_rows import ObjectRows
 from mllm.errors import DataError
 from mllm.utils.imports import require
-from mllm.utils.storage import decode_image
+from mllm.utils.storage import decode_image, local_file
 
 COLUMN = "base64"
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
@@ -66,9 +66,9 @@ class ParquetTexts:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = local_file(path)
         self._parquet = require("pyarrow.parquet", "parquet")
-        if not os.path.isfile(path):
+        if not os.path.isfile(self.path):
             raise DataError(f"image file {path!r} does not exist; check the path or set MLLM_DATA")
         self._opened: tuple[int, Any] | None = None
         self._group: tuple[int, Any] = (-1, None)

@@ -20,7 +20,7 @@ from mllm.errors import ConfigError, DataError, choices
 from mllm.grounding.geometry import box_area, clip_box, enclosing_box
 from mllm.registry import DATASETS
 from mllm.structures import BOXES_PLACEHOLDER, Box
-from mllm.utils.storage import read_text, resolve_path
+from mllm.utils.storage import file_names, join, read_text, resolve_path
 
 HEADER = ("imagesource:", "gsd:")
 CHARACTERS_PER_BOX = 24
@@ -75,10 +75,10 @@ class DOTADetection(RowDataset):
         exif: str = "error",
         seed: int = 0,
     ) -> None:
-        folder = Path(resolve_path(label_root))
-        paths = sorted(str(path) for path in folder.glob("*.txt"))
+        folder = resolve_path(label_root)
+        paths = [join(folder, name) for name in file_names(folder, ".txt")]
         if not paths:
-            raise DataError(f"no label files (*.txt) in {str(folder)!r}; check label_root or set MLLM_DATA")
+            raise DataError(f"no label files (*.txt) in {folder!r}; check label_root or set MLLM_DATA")
         self.image_suffix, self.skip_difficult, self.answer = image_suffix, skip_difficult, answer
         self.dropped: Counter[str] = Counter()
         rows = self._rows(paths, categories, max_boxes)

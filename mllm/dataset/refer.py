@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mllm.dataset.rows import ListRows, Row
 from mllm.errors import ConfigError, DataError, choices
 from mllm.grounding.geometry import xywh_to_xyxy
 from mllm.utils.files import read_json
-from mllm.utils.storage import resolve_path
+from mllm.utils.storage import join, resolve_path
 from mllm.utils.unpickle import load_plain_pickle
 
 SPLITS = {
@@ -38,17 +37,17 @@ class ReferFolder:
     def __init__(self, root: str, name: str, split_by: str, split: str, held_out: Sequence[str] = ()) -> None:
         self.name, self.split = name, split
         self.held_out = [_held_out(root, one) for one in held_out]
-        self.folder = Path(resolve_path(root)) / name
+        self.folder = join(resolve_path(root), name)
         self.wanted = _splits(name, split_by, split)
-        self.refs = self.folder / f"refs({split_by}).p"
-        self.files = [str(self.refs), str(self.folder / "instances.json")]
+        self.refs = join(self.folder, f"refs({split_by}).p")
+        self.files = [self.refs, join(self.folder, "instances.json")]
 
     def rows(self, per: str = "sentence") -> ListRows:
         """A row a sentence, or (``per="ref"``) a row a reference with its first sentence."""
         refs = load_plain_pickle(self.refs)
         absent = {image for folder in self.held_out for image in folder.images()}
         boxes, of_image = {}, defaultdict(list)
-        for one in read_json(self.folder / "instances.json")["annotations"]:
+        for one in read_json(self.files[1])["annotations"]:
             boxes[one["id"]] = list(xywh_to_xyxy(one["bbox"]))
             if "image_id" in one and not one.get("iscrowd"):
                 of_image[one["image_id"]].append(one["id"])

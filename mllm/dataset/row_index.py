@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 
 from mllm.errors import DataError
 from mllm.utils.files import atomic_open
+from mllm.utils.storage import cache_folder
 
 CACHED_FROM_BYTES = 4 << 20
 
@@ -27,11 +27,6 @@ _NOTHING_BUT_COMMAS = re.compile(rb"[\s,]*")
 _OPENING, _CLOSING = b"[{", b"]}"
 
 Buffer = bytes | mmap.mmap
-
-
-def index_folder() -> Path:
-    """Where indices are kept: environment variable ``MLLM_CACHE``, else ``work_dirs/.index``."""
-    return Path(os.environ.get("MLLM_CACHE") or Path("work_dirs") / ".index")
 
 
 def scan_lines(buffer: Buffer) -> np.ndarray:
@@ -103,7 +98,7 @@ def cached_index(path: Path, kind: str, scan: Callable[[Buffer], np.ndarray]) ->
     if state.st_size < CACHED_FROM_BYTES:
         return scan(path.read_bytes())
     identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{kind}"
-    kept = index_folder() / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npy"
+    kept = cache_folder() / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npy"
     try:
         return np.load(kept, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):

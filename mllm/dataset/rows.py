@@ -12,7 +12,7 @@ import numpy as np
 from mllm.dataset.row_index import Buffer, cached_index, scan_array, scan_lines
 from mllm.errors import DataError
 from mllm.utils.files import parse_json
-from mllm.utils.storage import is_remote, read_bytes, resolve_path
+from mllm.utils.storage import local_file, resolve_path
 
 
 class Row(dict):
@@ -31,23 +31,17 @@ class IndexedRows(Sequence):
     """Rows of a file through the offsets of their beginnings; subclasses say where rows begin and how they are called.
 
     Eight bytes a row (sixteen where lines are numbered), shared between worker processes for a large file (they map the
-    same index). A remote file is fetched whole. Reading never moves a file position, so forked workers may share the
-    object.
+    same index). Of a remote file a copy is read, see ``mllm.utils.object_cache``. Reading never moves a file position,
+    so forked workers may share the object.
     """
 
     kind = ""
 
     def __init__(self, path: str | Path) -> None:
         self.path = resolve_path(path)
-        self._content: bytes | None = None
         self._descriptor: tuple[int, int] | None = None
-        if is_remote(self.path):
-            self._content = read_bytes(self.path)
-            self._index = self.scan(self._content)
-        elif not os.path.isfile(self.path):
-            raise DataError(f"annotation file {self.path!r} does not exist; check the path or set MLLM_DATA")
-        else:
-            self._index = cached_index(Path(self.path), self.kind, self.scan)
+        self._file = annotation_file(self.path)
+        self._index = cached_index(Path(self._file), self.kind, self.scan)
 
     def scan(self, buffer: Buffer) -> np.ndarray:
         """The index of the whole file: first row the offsets, with the end as the last."""
@@ -79,10 +73,8 @@ class IndexedRows(Sequence):
             os.close(descriptor)
 
     def _read(self, start: int, end: int) -> bytes:
-        if self._content is not None:
-            return self._content[start:end]
         if self._descriptor is None or self._descriptor[0] != os.getpid():
-            self._descriptor = (os.getpid(), os.open(self.path, os.O_RDONLY))
+            self._descriptor = (os.getpid(), os.open(self._file, os.O_RDONLY))
         return os.pread(self._descriptor[1], end - start, start)
 
 
@@ -140,13 +132,17 @@ def open_rows(path: str | Path) -> IndexedRows:
     An array stored as ``.jsonl`` and lines stored as ``.json``, both seen in the wild, are read as what they are.
     """
     where = resolve_path(path)
-    if is_remote(where):
-        return JsonRows(where) if where.endswith(".json") else JsonlRows(where)
-    if not os.path.isfile(where):
-        raise DataError(f"annotation file {where!r} does not exist; check the path or set MLLM_DATA")
-    with open(where, "rb") as stream:
+    with open(annotation_file(where), "rb") as stream:
         start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     return JsonRows(where) if start.startswith(b"[") else JsonlRows(where)
+
+
+def annotation_file(path: str) -> str:
+    """The file to open for ``path``, for a remote one its copy; DataError if there is none."""
+    file = local_file(path)
+    if not os.path.isfile(file):
+        raise DataError(f"annotation file {path!r} does not exist; check the path or set MLLM_DATA")
+    return file
 
 
 def parse_row(text: bytes, place: str) -> Row:

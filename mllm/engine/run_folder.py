@@ -15,6 +15,7 @@ from typing import Any
 from mllm.evaluation.base import Evaluation
 from mllm.utils.files import atomic_write, read_json
 from mllm.utils.redact import redact, redact_command
+from mllm.utils.storage import local_file
 
 LIBRARIES = ("mllm", "torch", "transformers", "accelerate", "peft", "deepspeed", "mmengine", "tokenizers")
 MANIFEST_FORMAT = 1
@@ -44,16 +45,17 @@ def write_run_file(folder: Path, *, data: Mapping[str, Any], args: Any) -> None:
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
     """Rows of a data set, and path, bytes and SHA-256 of the annotation files that it names in ``files``."""
-    return {"rows": len(dataset), "files": [file_fingerprint(Path(path)) for path in getattr(dataset, "files", [])]}
+    return {"rows": len(dataset), "files": [file_fingerprint(path) for path in getattr(dataset, "files", [])]}
 
 
-def file_fingerprint(path: Path) -> dict[str, Any]:
-    """Path, bytes and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
+def file_fingerprint(path: str | Path) -> dict[str, Any]:
+    """Path, bytes and SHA-256 of a file; a remote one is copied first."""
+    digest, size = hashlib.sha256(), 0
+    with open(local_file(path), "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+            size += len(chunk)
+    return {"path": str(path), "bytes": size, "sha256": digest.hexdigest()}
 
 
 def write_manifest(

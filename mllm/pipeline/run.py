@@ -13,6 +13,7 @@ from transformers import set_seed
 from mllm.config import dump_config
 from mllm.config.checks import UNFINISHED
 from mllm.engine.combinations import check_combination
+from mllm.engine.mirror import mirror_checkpoints
 from mllm.engine.predict import Generator
 from mllm.engine.run_folder import fingerprint, write_json, write_results, write_run_file
 from mllm.engine.samples import SamplePages
@@ -93,6 +94,7 @@ class Run:
         if args.do_train:
             asked = cfg.get("training_args", {}).get("resume_from_checkpoint")
             check_resume(args.resume_from_checkpoint, self.trainer, may_be_done=asked == "auto")
+        self.mirror = mirror_checkpoints(self.trainer)
         on_main(self.trainer.accelerator, self._start_folder)
 
     def train(self) -> None:
@@ -133,6 +135,8 @@ class Run:
                 (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.accelerator.end_training()
+        if self.mirror:
+            self.mirror.finish()
         if self.failed:
             told = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
             count = len(self._test_sets()) + len(self.blind)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 from mllm.errors import DataError
+from mllm.utils.storage import local_file
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -19,10 +21,10 @@ def load_plain_pickle(path: str | Path) -> Any:
 
     No class is ever looked up, so nothing in the file can run (REFER's files hold nothing else).
     """
-    path = Path(path)
-    if not path.is_file():
+    where = local_file(path)
+    if not os.path.isfile(where):
         raise DataError(f"annotation file {str(path)!r} does not exist; check the path or set MLLM_DATA")
-    with path.open("rb") as file:
+    with open(where, "rb") as file:
         try:
             return _PlainUnpickler(file, encoding="utf-8").load()
         except (pickle.UnpicklingError, EOFError, ValueError, IndexError, UnicodeDecodeError, AttributeError) as error:
