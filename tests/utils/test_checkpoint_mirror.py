@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import os
+import shutil
 
 import pytest
 from utils import stores
 
+from mllm.config.checks import resolve_resume
 from mllm.errors import CheckpointError, ConfigError
 from mllm.utils import checkpoint_mirror, object_settings, transfer
 from mllm.utils.checkpoint_folders import INCOMPLETE, is_complete
@@ -101,6 +103,20 @@ def test_the_last_complete_one_is_fetched_with_the_best_that_it_names(run, mirro
     fetched = fetch_last_checkpoint(mirror, tmp_path / "new" / "run")
     assert fetched.name == "checkpoint-4"
     assert is_complete(tmp_path / "new" / "run" / "checkpoint-2")
+
+
+def test_a_run_whose_folder_is_gone_resumes_from_its_mirror(run, mirror, moto):
+    root = mirrored(run, mirror, 2, 4)
+    before = content(run / "checkpoint-4")
+    shutil.rmtree(run)
+    asked = {"output_dir": str(run), "mirror_to": mirror}
+    assert resolve_resume({**asked, "resume_from_checkpoint": "auto"}) == str(run / "checkpoint-4")
+    assert content(run / "checkpoint-4") == before
+    if mirror.startswith("s3://"):
+        address = join(root, "checkpoint-2")
+        found = resolve_resume({"output_dir": str(run), "resume_from_checkpoint": address})
+        assert found == str(run / "checkpoint-2")
+    assert resolve_resume({"output_dir": str(run) + "2", "mirror_to": mirror, "resume_from_checkpoint": "auto"}) is None
 
 
 def test_nothing_mirrored_is_nothing_to_fetch(mirror, tmp_path):
