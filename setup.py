@@ -1,4 +1,4 @@
-"""Packaging: ``config/`` and ``accelerate_config/`` travel inside the package as ``mllm/_config`` and its sibling."""
+"""Packaging: configs and the templates of jobs travel inside the package, as ``mllm/_config`` and its siblings."""
 
 import re
 from pathlib import Path
@@ -39,8 +39,14 @@ EXTRAS = {
     "petrel": ["boto3>=1.34"],
     "wandb": ["wandb>=0.17"],
     "web": ["gradio>=5"],
+    "sweep": ["optuna>=3"],
     "speech": ["pocketsphinx>=5", "soundfile>=0.12"],
     "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "setuptools>=77"],
+}
+FOLDERS = {
+    "mllm._config": "config",
+    "mllm._accelerate_config": "accelerate_config",
+    "mllm._cluster": "tools/cluster",
 }
 
 setup(
@@ -54,12 +60,13 @@ setup(
     python_requires=">=3.10",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    packages=[*find_packages(include=["mllm", "mllm.*"]), "mllm._config", "mllm._accelerate_config"],
-    package_dir={"mllm": "mllm", "mllm._config": "config", "mllm._accelerate_config": "accelerate_config"},
+    packages=[*find_packages(include=["mllm", "mllm.*"]), *FOLDERS],
+    package_dir={"mllm": "mllm", **FOLDERS},
     package_data={
         "mllm.assets": ["**/*"],
         "mllm._config": ["*.md", "*.py", "**/*.py"],
         "mllm._accelerate_config": ["*.yaml", "deepspeed/*"],
+        "mllm._cluster": ["*.j2"],
     },
     include_package_data=False,
     zip_safe=False,

@@ -107,7 +107,9 @@ def test_the_examples_of_the_data_set_readme_name_every_source_with_arguments_th
     examples = [eval(call, {"root": "data", "dict": dict}) for call in calls]
     for cfg in examples:
         check_arguments(DATASETS.get(cfg["type"]), {k: v for k, v in cfg.items() if k != "type"}, cfg["type"])
-    mixtures = {"BlankImages", "CleanAnswers", "SpokenQuestions"} | {name for name in DATASETS.names() if name.endswith(("Dataset", "WithShuffle"))}
+    mixtures = {"BlankImages", "CleanAnswers", "SpokenQuestions"} | {
+        name for name in DATASETS.names() if name.endswith(("Dataset", "WithShuffle"))
+    }
     sources = {name for name in DATASETS.names() if not name.startswith("Drawn")} - mixtures
     assert {cfg["type"] for cfg in examples} == sources
     table = text[text.index("## Sources") : text.index("```python")]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mllm.cli.launching import run_and_wait
 from mllm.cli.parsing import Parser
 from mllm.config.find import find_config
 from mllm.errors import ConfigError
+from mllm.pipeline.cluster.machines import Wishes, check_wishes, cluster_here
 from mllm.utils.program import UsageError
-
-if TYPE_CHECKING:
-    from mllm.pipeline.cluster.machines import Wishes
 
 DETAILS = """
 
@@ -80,10 +78,6 @@ def option_names(parser: Parser) -> list[str]:
 
 def wishes_of(arguments: argparse.Namespace) -> Wishes:
     """The options of a job as one record."""
-    from dataclasses import fields
-
-    from mllm.pipeline.cluster.machines import Wishes
-
     given = {one.name: getattr(arguments, one.name) for one in fields(Wishes) if hasattr(arguments, one.name)}
     return Wishes(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
@@ -95,12 +89,12 @@ def _submit(
         find_config(config)
     elif not arguments.array:
         raise UsageError("mllm submit: no config given; 'mllm list-cfg' shows what ships")
+    cluster = arguments.cluster or cluster_here()
+    check_options(arguments, cluster)
     from mllm.pipeline.cluster import clusters
     from mllm.pipeline.cluster.jobs import flag_table, plan_job, read_line
     from mllm.pipeline.cluster.scripts import write_script
 
-    cluster = arguments.cluster or clusters.cluster_here()
-    _check_for(cluster, arguments)
     table = flag_table()
     line = read_line(config, words, table, own)
     job = plan_job(line, wishes_of(arguments), table, here=cluster == "local")
@@ -113,19 +107,21 @@ def _submit(
     clusters.refuse_second(cluster, job)
     script = clusters.keep_script(job, text)
     if cluster == "local":
-        return run_and_wait(["bash", str(script)])
+        sys.stdout.flush()
+        os.execvp("bash", ["bash", str(script)])
     number = clusters.submit(cluster, script)
     count = f", {len(job.tasks)} tasks" if job.array else ""
     print(f"submitted job {number} ({job.name}{count}): {script}\n{clusters.told(cluster, job, number)}")
     return 0
 
 
-def _check_for(cluster: str, arguments: argparse.Namespace) -> None:
-    """What a plain machine does not take."""
+def check_options(arguments: argparse.Namespace, cluster: str) -> None:
+    """UsageError for what is wrong whatever the config says, and for what ``cluster`` does not take."""
+    check_wishes(wishes_of(arguments), here=cluster == "local")
     for name in ("partition", "account", "time", "options", "at_once"):
         if cluster == "local" and getattr(arguments, name, None):
             flag = {"options": "set", "at_once": "at-once"}.get(name, name)
-            raise UsageError(f"--{flag} is for a queue, and --cluster is local")
+            raise UsageError(f"--{flag} is for a queue, and the run is to be here")
 
 
 def _copy_templates(folder: Path) -> int:

@@ -16,7 +16,7 @@ TASKS = ("do_train", "do_eval", "do_predict", "do_multi_predict")
 # In output_dir while sets are predicted; a run that was killed leaves it.
 UNFINISHED = "prediction_unfinished.json"
 # What a launcher or a shell may have put there before the program starts.
-_NOT_OURS = (".log", ".out", ".err", ".txt")
+_NOT_OURS = (".log", ".out", ".err", ".txt", ".sh")
 
 
 def check_tasks(cfg: Mapping[str, Any], path: Path) -> None:

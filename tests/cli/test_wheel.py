@@ -27,6 +27,7 @@ def wheel(tmp_path_factory):
     source.mkdir()
     for name in ("mllm", "config", "accelerate_config"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tools" / "cluster", source / "tools" / "cluster")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
@@ -65,8 +66,10 @@ def test_the_wheel_carries_configs_and_assets_and_no_rubbish(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for folder, inside in (("config", "mllm/_config"), ("accelerate_config", "mllm/_accelerate_config")):
         expected = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.py")}
-        expected |= {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.yaml")}
+        for kind in ("*.yaml", "*.json"):
+            expected |= {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob(kind)}
         assert {f"{inside}/{name}" for name in expected} <= set(names)
+    assert {f"mllm/_cluster/{one.name}" for one in (ROOT / "tools" / "cluster").glob("*.j2")} <= set(names)
     assets = {path for path in (ROOT / "mllm" / "assets").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {path.relative_to(ROOT).as_posix() for path in assets} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]

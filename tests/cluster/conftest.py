@@ -90,14 +90,29 @@ class Slurm:
         host = socket.gethostname().partition(".")[0]
         self.conf.write_text(CONF.format(folder=self.folder, host=host, ports=free_ports(3)))
         munge = [f"--key-file={key}", f"--socket={self.folder}/munge/munge.sock"]
-        munge += [f"--{name}-file={self.folder}/{where}" for name, where in (("pid", "run/munged.pid"), ("log", "log/munged.log"), ("seed", "munge/seed"))]
+        munge += [
+            f"--{name}-file={self.folder}/{where}"
+            for name, where in (("pid", "run/munged.pid"), ("log", "log/munged.log"), ("seed", "munge/seed"))
+        ]
         self.call("munged", *munge)
         self.call("slurmctld", "-c")
         for node in NODES:
             self.call("slurmd", "-N", node)
-        until(lambda: self.call("sinfo", "-h", "-N", "-p", "normal", "-o", "%T").split() == ["idle"] * len(NODES), self.logs, 30)
+        until(
+            lambda: self.call("sinfo", "-h", "-N", "-p", "normal", "-o", "%T").split() == ["idle"] * len(NODES),
+            self.logs,
+            30,
+        )
 
     def stop(self):
+        """End the jobs, then the daemons."""
+        if (self.folder / "run" / "slurmctld.pid").exists():
+            for words in (["--full", "--signal=KILL"], []):
+                subprocess.run(["scancel", "--me", *words], env=self.environment, timeout=60, check=False)
+            until(lambda: not self.call("squeue", "-h"), self.logs, 30)
+        self._stop_daemons()
+
+    def _stop_daemons(self):
         pids = [int(path.read_text()) for path in (self.folder / "run").glob("*.pid") if path.read_text().strip()]
         for pid in pids:
             self._signal(pid, signal.SIGTERM)
@@ -116,13 +131,17 @@ class Slurm:
         return True
 
     def call(self, *words):
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, env=self.environment, timeout=60)
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, text=True, env=self.environment, timeout=60
+        )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}\n{self.logs()}"
         return done.stdout
 
     def job(self, number):
         """Fields of ``scontrol show job``."""
-        return dict(word.split("=", 1) for word in self.call("scontrol", "-o", "show", "job", number).split() if "=" in word)
+        return dict(
+            word.split("=", 1) for word in self.call("scontrol", "-o", "show", "job", number).split() if "=" in word
+        )
 
     def ended(self, number, log=None, seconds=180):
         """The state in which a job ends."""
@@ -131,10 +150,27 @@ class Slurm:
             found = self.job(number)["JobState"]
             return found if found in ENDED else None
 
-        return until(state, lambda: f"end of {self.job(number)}\n{log.read_text() if log and log.exists() else ''}", seconds)
+        return until(
+            state, lambda: f"end of {self.job(number)}\n{log.read_text() if log and log.exists() else ''}", seconds
+        )
+
+    def array_ended(self, number, task, log):
+        """As ``ended``, for one task of an array; fails unless it ends well."""
+        found = lambda: dict(  # noqa: E731
+            line.split()
+            for line in self.call("squeue", "-h", "-r", "-t", "all", "-j", number, "-o", "%i %T").splitlines()
+        ).get(f"{number}_{task}")
+        state = until(
+            lambda: found() if found() in ENDED else None, lambda: log.read_text() if log.exists() else found()
+        )
+        assert state == "COMPLETED", log.read_text()
+
+    until = staticmethod(until)
 
     def logs(self):
-        return "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted((self.folder / "log").glob("*.log")))
+        return "\n".join(
+            path.read_text(errors="replace")[-1500:] for path in sorted((self.folder / "log").glob("*.log"))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +187,11 @@ def slurm():
         cluster.start()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(cluster.conf))
+            patch.setenv("OMP_NUM_THREADS", "1")
             yield cluster
-            subprocess.run(["scancel", "--me", "--full", "--signal=KILL"], env=cluster.environment)
-            subprocess.run(["scancel", "--me"], env=cluster.environment)
     finally:
-        cluster.stop()
+        try:
+            cluster.stop()
+        finally:
+            cluster._stop_daemons()
         shutil.rmtree(folder, ignore_errors=True)

@@ -29,11 +29,13 @@ VARIANTS = {
 def use(engine):
     """Let this process's trainer run ``engine`` (fsdp, zero2, zero3) as accelerate_config/<engine>.yaml says.
 
-    ``fsdp_sharded`` writes its checkpoints in pieces.
+    ``fsdp_sharded`` writes its checkpoints in pieces; of ``fsdp_by_config`` and ``zero2_by_config`` the run's own
+    arguments say all.
     """
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType
-
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # DeepSpeed calls ninja
+    if engine.endswith("_by_config"):
+        name_processes(is_fsdp=engine.startswith("fsdp"))
+        return
     engine, changes = VARIANTS.get(engine, (engine, {}))
     config = yaml.safe_load((CONFIGS / f"{engine}.yaml").read_text())
     is_fsdp = config["distributed_type"] == "FSDP"
@@ -42,7 +44,14 @@ def use(engine):
         name = prefix + name.upper()
         os.environ[NAMES.get(name, name)] = str(value).lower() if isinstance(value, bool) else str(value)
     os.environ["ACCELERATE_USE_FSDP" if is_fsdp else "ACCELERATE_USE_DEEPSPEED"] = "true"
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # DeepSpeed calls ninja
+    name_processes(is_fsdp=is_fsdp)
+
+
+def name_processes(*, is_fsdp):
+    """What accelerate would call the processes on GPUs."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
     start = PartialState.__init__
 
     def init(self, *args, **kwargs):

@@ -30,8 +30,12 @@ CASES = [
     *[pytest.param(*one, marks=SLOW) for one in (("ddp", name) for name in MODELS)],
     *[pytest.param("fsdp", name, marks=SLOW) for name in MODELS if name != "llava"],
     pytest.param("fsdp_recomputing", "llava", marks=SLOW),
+    pytest.param("fsdp_by_config", "llava", marks=SLOW),
+    *[pytest.param(one, "llava", marks=[SLOW, DEEPSPEED]) for one in ("zero2_by_config", "zero3_offload")],
     *[pytest.param(engine, name, marks=[SLOW, DEEPSPEED]) for engine in ("zero2", "zero3") for name in MODELS],
 ]
+WORDS = {"fsdp_by_config": ["--fsdp"], "zero2_by_config": ["--deepspeed", "zero2"]}
+PIECES = {"fsdp": "pytorch_model_fsdp*", "zero": "global_step2"}
 TRAINING = {
     "max_steps": 4,
     "save_strategy": "steps",
@@ -125,7 +129,7 @@ def weights(folder):
 @pytest.mark.parametrize(("engine", "name"), CASES)
 def test_two_processes_train_as_one_and_go_on_as_if_never_stopped(configs, alone, tmp_path, engine, name):
     config, one = configs(name), alone(name)
-    words = ["--per_device_train_batch_size", 2]
+    words = ["--per_device_train_batch_size", 2, *WORDS.get(engine, [])]
     checked(run_two([JOB, engine, config, "--output_dir", tmp_path / "whole", *words], timeout=400))
     whole = tmp_path / "whole"
     assert json.loads((whole / "run.json").read_text())["world_size"] == 2
@@ -137,6 +141,8 @@ def test_two_processes_train_as_one_and_go_on_as_if_never_stopped(configs, alone
         assert predictions(whole) == predictions(one)
     assert [index for index, _ in predictions(whole)] == list(range(16))
     assert weights(whole).keys() == weights(one).keys()
+    if engine[:4] in PIECES:  # the engine's own files: it has run
+        assert list((whole / "checkpoint-2").glob(PIECES[engine[:4]]))
     (tmp_path / "part").mkdir()
     for file in ("run.json", "checkpoint-2"):
         (whole / file).rename(tmp_path / "part" / file)
@@ -145,7 +151,9 @@ def test_two_processes_train_as_one_and_go_on_as_if_never_stopped(configs, alone
     assert state_of(tmp_path / "part")["global_step"] == 4
     again = weights(tmp_path / "part")
     for tensor_name, tensor in weights(whole).items():
-        assert torch.equal(again[tensor_name], tensor), tensor_name
+        # DeepSpeed's Adam of the CPU differs in the last bit once its state was on the disk.
+        rounding = 1e-6 if engine == "zero3_offload" else 0.0
+        torch.testing.assert_close(again[tensor_name], tensor, atol=rounding, rtol=0.0, msg=tensor_name)
     _read_by_others(name, whole)
 
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from mllm.errors import ConfigError
 from mllm.pipeline.cluster.jobs import SCRIPT, Job, here
+from mllm.pipeline.cluster.machines import SUBMITS
 from mllm.utils.files import atomic_write
 from mllm.utils.program import UsageError
 
-_SUBMITS = {"slurm": "sbatch", "sge": "qsub"}
-
-
-def cluster_here() -> str:
-    """The cluster whose commands are on the path, else ``local``."""
-    return next((name for name, command in _SUBMITS.items() if shutil.which(command)), "local")
-
 
 def keep_script(job: Job, text: str) -> Path:
-    """Write the script into the output folder, which the cluster needs for its logs."""
+    """Write the script into the output folder, which the cluster needs for its logs; ConfigError if that fails."""
     path = Path(job.folder) / SCRIPT
-    atomic_write(path, text)
+    try:
+        atomic_write(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another --output_dir") from error
     return path
 
 
 def submit(cluster: str, script: Path) -> str:
     """Hand the script to the cluster; its number for the job. ConfigError with the cluster's words if it refuses."""
-    command = [_SUBMITS[cluster], "--parsable" if cluster == "slurm" else "-terse", str(script)]
+    command = [SUBMITS[cluster], "--parsable" if cluster == "slurm" else "-terse", str(script)]
     return _called(command).split(";")[0].split(".")[0].strip()
 
 
@@ -45,7 +41,7 @@ def told(cluster: str, job: Job, number: str) -> str:
 
 
 def refuse_second(cluster: str, job: Job) -> None:
-    """UsageError if a job of this name, from this folder, is still queued or running: both would write to one folder."""
+    """UsageError if a job of this name, from this folder, is still there: both would write to the same files."""
     if cluster != "slurm":
         return
     found = _called(["squeue", "--noheader", "--me", f"--name={job.name}", "--format=%i %Z"]).splitlines()
@@ -55,7 +51,7 @@ def refuse_second(cluster: str, job: Job) -> None:
             raise UsageError(f"job {number} is called {job.name!r} and still there: scancel it, or give another --name")
 
 
-def jobs_there(cluster: str, numbers: Sequence[str]) -> set[str]:
+def jobs_there(numbers: Sequence[str]) -> set[str]:
     """Those of ``numbers`` (``12`` or ``12_3``) that are queued or running."""
     listed = _called(["squeue", "--noheader", "--me", "--array", "--format=%i"]).split()
     return {number for number in numbers if number in listed}

@@ -21,7 +21,6 @@ from mllm.utils.program import UsageError
 
 # Kept in the output folder.
 SCRIPT = "submit.sh"
-_NAME = re.compile(r"[A-Za-z0-9_][\w.,+=-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ def read_line(config: str | None, words: Sequence[str], table: FlagTable, own_fl
         try:
             return table.takes(name)
         except UsageError:
+            if f"--{name.replace('_', '-')}" in own_flags:
+                raise UsageError(f"--{name} is no flag of the run: it stands before the --") from None
             known = [*own_flags, *(f"--{one}" for one in (*table.fields, *table.old, "cfg_options"))]
             raise UsageError(f"unknown flag --{name}; {choices('--' + name, known)}") from None
 
@@ -96,18 +97,14 @@ def plan_job(line: Line, wishes: Wishes, table: FlagTable, *, here: bool) -> Job
     arrays = parse_arrays(wishes.array, table)
     check_given_twice(arrays, line, table, "--array")
     rows = product(arrays)
-    first = resolve_task(rows[0], line).values
-    name, folder = name_and_folder(line, wishes, first)
+    values = [check_row(row, line) for row in rows]
+    name, folder = name_and_folder(line, wishes, values[0])
     names = names_of(rows) if arrays else [""]
     tasks = [make_task(line, name, one, row, folder) for one, row in zip(names, rows, strict=True)]
-    trains = False
-    for task, row in zip(tasks, rows, strict=True):
-        resolved = resolve_task(row, line)
-        training = {**resolved.values["training_args"], "output_dir": task.folder}
-        check_tasks({**resolved.values, "training_args": training}, resolved.path)
-        check_folder(task.folder, training)
-        trains |= bool(training.get("do_train"))
-    machines = choose_machines(wishes, first["training_args"], here=here)
+    for task, one in zip(tasks, values, strict=True):
+        check_folder(task.folder, one["training_args"])
+    trains = any(one["training_args"].get("do_train") for one in values)
+    machines = choose_machines(wishes, values[0]["training_args"], here=here)
     return Job(name, folder, machines, wishes, line.words, tuple(tasks), bool(arrays), trains)
 
 
@@ -124,15 +121,16 @@ def check_given_twice(keys: Mapping[str, Any], line: Line, table: FlagTable, fla
         raise UsageError("no config given; 'mllm list-cfg' shows what ships")
 
 
-def resolve_task(row: Mapping[str, str], line: Line) -> Any:
-    """The whole config of one task."""
-    return resolve([str(row.get("config") or line.config), *line.words, *words_of(row)])
+def check_row(row: Mapping[str, str], line: Line) -> dict[str, Any]:
+    """The whole config of one task, resolved as the run will; its output_dir is decided elsewhere."""
+    resolved = resolve([str(row.get("config") or line.config), *line.words, *words_of(row)])
+    training = resolved.values["training_args"]
+    check_tasks({**resolved.values, "training_args": {**training, "output_dir": "decided elsewhere"}}, resolved.path)
+    return resolved.values
 
 
 def name_and_folder(line: Line, wishes: Wishes, values: Mapping[str, Any]) -> tuple[str, str]:
     """Name and output folder: ``--output_dir``, else ``work_dirs/NAME``, else the config's own."""
-    if wishes.name is not None and not _NAME.fullmatch(wishes.name):
-        raise UsageError(f"--name {wishes.name!r}: expected letters, digits and . _ + = , - alone")
     if line.config is None and wishes.name is None and line.output_dir is None:
         raise UsageError("--array config=… has no name of its own: give --name")
     folder = line.output_dir or (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from mllm.config.find import shipped_folder
 from mllm.errors import ConfigError, choices
 from mllm.utils.program import UsageError
 
-_TIME = re.compile(r"(?:(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seconds>\d+))?)?)")
+_TIME = re.compile(r"(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seconds>\d+))?)?")
+SUBMITS = {"slurm": "sbatch", "sge": "qsub"}
+_NAME = re.compile(r"\w[\w.,+=-]*", re.ASCII)
 _CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2})")
 # Slurm's limit for --signal.
 _LONGEST_GRACE = 65535
@@ -63,11 +66,15 @@ class Machines:
         return self.nodes * self.per_node
 
 
-def choose_machines(wishes: Wishes, training: Mapping[str, Any], *, here: bool) -> Machines:
-    """Check the wishes against the config's ``training_args``; UsageError in one sentence. ``here``: on this machine."""
-    _at_least(
-        1, **{"-N": wishes.nodes, "--processes": wishes.processes, "-c": wishes.cpus, "--at-once": wishes.at_once}
-    )
+def cluster_here() -> str:
+    """The cluster whose commands are on the path, else ``local``."""
+    return next((name for name, command in SUBMITS.items() if shutil.which(command)), "local")
+
+
+def check_wishes(wishes: Wishes, *, here: bool) -> None:
+    """UsageError for what is wrong whatever the config says; reads no config."""
+    numbers = {"-N": wishes.nodes, "--processes": wishes.processes, "-c": wishes.cpus, "--at-once": wishes.at_once}
+    _at_least(1, **numbers)
     _at_least(0, **{"-g": wishes.gpus, "--grace": wishes.grace})
     if wishes.grace > _LONGEST_GRACE:
         raise UsageError(f"--grace {wishes.grace}: expected at most {_LONGEST_GRACE} seconds")
@@ -75,9 +82,20 @@ def choose_machines(wishes: Wishes, training: Mapping[str, Any], *, here: bool) 
         raise UsageError(f"-g {wishes.gpus} and --processes {wishes.processes}: processes run on GPUs or on the CPU")
     if here and wishes.nodes > 1:
         raise UsageError(f"-N {wishes.nodes}: --cluster local is this machine alone")
+    if wishes.name is not None and not _NAME.fullmatch(wishes.name):
+        raise UsageError(f"--name {wishes.name!r}: expected letters, digits and . _ + = , - alone")
+    if wishes.time is not None:
+        seconds_of(wishes.time)
+    if wishes.engine is not None:
+        engine_file(wishes.engine)
+
+
+def choose_machines(wishes: Wishes, training: Mapping[str, Any], *, here: bool) -> Machines:
+    """Check the wishes against ``training_args``; UsageError in one sentence. ``here``: on this machine."""
+    check_wishes(wishes, here=here)
     if training.get("use_cpu") and wishes.gpus:
         raise UsageError(
-            f"-g {wishes.gpus}, but the config says use_cpu: leave -g out, or add --use_cpu false to the flags of the run"
+            f"-g {wishes.gpus}, but the config says use_cpu: leave -g out, or give the run --use_cpu false"
         )
     on_cpu = wishes.processes is not None or training.get("use_cpu")
     gpus = 0 if on_cpu else _gpus(wishes.gpus, here=here)
@@ -93,7 +111,7 @@ def choose_machines(wishes: Wishes, training: Mapping[str, Any], *, here: bool) 
         processes=processes,
         cpus=wishes.cpus or (gpus or processes) * (1 + workers),
         engine=engine,
-        zero=gpus > 0 and "deepspeed" in Path(engine).read_text(encoding="utf-8").lower(),
+        zero=_is_deepspeed(engine),
         time=seconds,
         # A job shorter than its grace would be told to stop as it begins.
         grace=wishes.grace if seconds is None else min(wishes.grace, seconds // 4),
@@ -138,6 +156,12 @@ def engine_file(name: str) -> str:
     if stem not in known:
         raise ConfigError(f"--engine {name!r} is no file and no engine of accelerate_config; {choices(stem, known)}")
     return str(known[stem])
+
+
+def _is_deepspeed(engine: str) -> bool:
+    return bool(
+        re.search(r"^distributed_type:\s*['\"]?DEEPSPEED", Path(engine).read_text(encoding="utf-8"), re.MULTILINE)
+    )
 
 
 def seconds_of(text: str) -> int:

@@ -23,7 +23,18 @@ CLUSTERS = ("slurm", "sge", "local")
 MOST_RESTARTS = 100
 # What a script lives on; --set may not change it.
 _KEPT = {
-    "slurm": ("nodes", "ntasks", "ntasks-per-node", "array", "output", "error", "open-mode", "signal", "job-name", "time"),
+    "slurm": (
+        "nodes",
+        "ntasks",
+        "ntasks-per-node",
+        "array",
+        "output",
+        "error",
+        "open-mode",
+        "signal",
+        "job-name",
+        "time",
+    ),
     "sge": ("N", "S", "t", "tc", "o", "e", "j", "wd", "cwd", "notify"),
 }
 
@@ -41,7 +52,9 @@ def write_script(job: Job, cluster: str, command: Iterable[str]) -> str:
     own = Path(template)
     folders = [*([own.parent] if job.wishes.template else []), *template_folders()]
     if job.wishes.template and not own.is_file():
-        raise ConfigError(f"--template {template!r}: no such file; 'mllm submit --copy-templates DIR' writes those that ship")
+        raise ConfigError(
+            f"--template {template!r}: no such file; 'mllm submit --copy-templates DIR' writes those that ship"
+        )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
         undefined=jinja2.StrictUndefined,
@@ -56,7 +69,9 @@ def write_script(job: Job, cluster: str, command: Iterable[str]) -> str:
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"template {error.filename or template}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateNotFound as error:
-        raise ConfigError(f"template {error.name!r} is in none of {', '.join(map(str, folders)) or 'no folder'}") from error
+        raise ConfigError(
+            f"template {error.name!r} is in none of {', '.join(map(str, folders)) or 'no folder'}"
+        ) from error
     except jinja2.UndefinedError as error:
         known = _values(job, cluster, command)
         raise ConfigError(f"template {template}: {error.message}; {choices('', known, limit=40)}") from error
@@ -112,7 +127,11 @@ def _options(texts: Iterable[str], cluster: str) -> list[str]:
 def _launcher() -> list[str]:
     """``accelerate launch`` of this environment, with one sentence for an error instead of its own traceback."""
     beside = (Path(sys.executable).parent / "accelerate").is_file()
-    return [*(("accelerate",) if beside else ("python", "-m", "accelerate.commands.accelerate_cli")), "launch", "--quiet"]
+    return [
+        *(("accelerate",) if beside else ("python", "-m", "accelerate.commands.accelerate_cli")),
+        "launch",
+        "--quiet",
+    ]
 
 
 def _script() -> str:
