@@ -28,8 +28,9 @@ KNOWN_TEXTS = 100_000
 class SpokenQuestions(Mixture):
     """The given data set; a human turn that is the name of a ``.wav`` or ``.flac`` file becomes the text spoken in it.
 
-    ``<image>`` may stand beside the name; a name with spaces counts where there is such a file. ``recogniser`` is "pocketsphinx" (English, offline, ``mllm[speech]``), or the
-    folder of a speech model that transformers reads (Whisper). Each file is recognised once a process.
+    ``<image>`` may stand beside the name; a name with spaces counts where there is such a file. ``recogniser`` is
+    "pocketsphinx" (English, offline, ``mllm[speech]``), or the folder of a speech model that transformers reads
+    (Whisper). Each file is recognised once a process.
 
     Args:
         dataset: the data set with the names in its questions.

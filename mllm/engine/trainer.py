@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,9 @@ class MultimodalTrainer(Seq2SeqTrainer):
         best = self.args.metric_for_best_model
         if self.is_in_train and best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
             raise ConfigError(f"metric_for_best_model={best!r} could not be computed; {choices(best, metrics)}")
+        if self.is_in_train and self.is_world_process_zero():
+            with open(Path(self.args.output_dir) / "evaluations.jsonl", "a", encoding="utf-8") as rows:
+                rows.write(json.dumps({"step": self.state.global_step, **metrics}) + "\n")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
