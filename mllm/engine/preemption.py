@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from types import FrameType
 from typing import Any
@@ -27,6 +29,8 @@ class StopOnSignal(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Listen until training ends."""
+        atexit.unregister(_end_loaders)
+        atexit.register(_end_loaders)
         self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
         if args.world_size > 1 and torch.distributed.get_backend() != "gloo":
             # On the CPU's side: asking the GPU after every step would make the host wait for it.
@@ -68,3 +72,10 @@ class StopOnSignal(TrainerCallback):
         heard = torch.tensor(int(self.heard))
         torch.distributed.all_reduce(heard, op=torch.distributed.ReduceOp.MAX, group=self._group)
         return bool(heard)
+
+
+def _end_loaders() -> None:
+    """End the processes that load data: they do not hear the SIGTERM by which Python would end, and wait for, them."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -253,3 +253,9 @@ def test_a_job_that_is_requeued_after_its_last_step_does_what_is_left(config, wh
     resumed(config, tmp_path, "--do_predict", "true")
     assert same(tmp_path, whole)
     assert len((tmp_path / "test_predictions.jsonl").read_text().splitlines()) == tiny.REC["count"]
+
+
+def test_loaders_that_outlive_their_epoch_do_not_keep_the_run_from_ending(config, tmp_path):
+    workers = ["--dataloader_num_workers", 1, "--dataloader_persistent_workers", "true"]
+    checked(run([JOB, "none", config, "--output_dir", tmp_path / "one", *workers], timeout=120))
+    checked(run_two([JOB, "none", config, "--output_dir", tmp_path / "two", *workers], timeout=120))
