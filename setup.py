@@ -38,6 +38,8 @@ EXTRAS = {
     "s3": ["boto3>=1.34"],
     "petrel": ["boto3>=1.34"],
     "wandb": ["wandb>=0.17"],
+    "trackio": ["trackio>=0.2"],
+    "mlflow": ["mlflow>=3"],
     "web": ["gradio>=5"],
     "sweep": ["optuna>=3"],
     "speech": ["pocketsphinx>=5", "soundfile>=0.12"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
+from mllm.config.report_to import chosen_trackers, default_trackers
 from mllm.errors import ConfigError, choices
 
 GROUP_BY_MODALITY_LENGTH = "group_by_modality_length"
@@ -22,7 +23,8 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     """transformers' arguments with ours; what differs in a default is redefined here."""
 
     report_to: str | list[str] | None = field(
-        default_factory=_default_trackers, metadata={"help": "Trackers: tensorboard (default if installed), none, …"}
+        default_factory=default_trackers,
+        metadata={"help": "Trackers: tensorboard (default if installed), wandb, trackio, mlflow, all, none."},
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Our samples are no columns: always false."})
     do_multi_predict: bool = field(default=False, metadata={"help": "Predict every data set of data_args.multitest."})
@@ -61,6 +63,7 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         """Derived values of transformers; an evaluation strategy alone does not ask for evaluation without training."""
         asked_for_eval = self.do_eval
+        self.report_to = chosen_trackers(self.report_to)
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ConfigError(
                 "metric_for_best_model: evaluation generates, it computes no loss; name a metric of an evaluator, or "

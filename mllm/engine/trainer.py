@@ -13,6 +13,7 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from mllm.engine.collators import TrainCollator
+from mllm.engine.figures import Measured
 from mllm.engine.loss import token_loss
 from mllm.engine.notes import Notes
 from mllm.engine.optimizer import MuonWithAdamW, is_hidden_matrix
@@ -35,7 +36,7 @@ class _TellSamplerTheEpoch(TrainerCallback):
         self.trainer.train_sampler.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
-class MultimodalTrainer(Seq2SeqTrainer):
+class MultimodalTrainer(Measured, Seq2SeqTrainer):
     """Trains any family. ``evaluate_with`` generates and scores: ``(metric_key_prefix) -> metrics``."""
 
     def __init__(

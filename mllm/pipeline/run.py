@@ -13,6 +13,7 @@ from transformers import set_seed
 from mllm.config import dump_config
 from mllm.config.checks import UNFINISHED
 from mllm.engine.combinations import check_combination
+from mllm.engine.log_line import write_lines
 from mllm.engine.mirror import mirror_checkpoints
 from mllm.engine.predict import Generator
 from mllm.engine.run_folder import fingerprint, write_json, write_results, write_run_file
@@ -21,6 +22,7 @@ from mllm.engine.second_pass import check_second_pass
 from mllm.engine.sharded import model_to_generate
 from mllm.engine.steps import run_steps
 from mllm.engine.together import SharedError, on_main
+from mllm.engine.trackers import Trackers
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.errors import ConfigError, DataError
 from mllm.evaluation.report import Section, write_report
@@ -55,6 +57,7 @@ class Run:
         self.goes_on: bool | None = None
         data_args = cfg.get("data_args", {})
         set_seed(args.seed)
+        self.trackers = Trackers(args, cfg)
         self.family = build_family(cfg["model_args"])
         self.processor = self.family.build_processor(cfg.get("conversation", {}), cfg.get("generation"))
         self.options = generation_options(cfg, self.processor)
@@ -86,6 +89,15 @@ class Run:
             evaluate_with=self._evaluate if self.validation else None,
             error_budget=data_args.get("error_budget"),
         )
+        self._listen()
+        self.mirror = mirror_checkpoints(self.trainer)
+        on_main(self.trainer.accelerator, self._start_folder)
+
+    def _listen(self) -> None:
+        """Log lines, trackers and sample pages of the trainer; a checkpoint that cannot be gone on with stops here."""
+        args, cfg = self.args, self.cfg
+        write_lines(self.trainer)
+        self.trackers.attach(self.trainer)
         if args.do_train and self.validation and args.sample_count:
             pages = self.folder / "samples", self.validation.dataset, self._generator, args.sample_count
             self.trainer.add_callback(SamplePages(*pages, args.sample_steps))
@@ -94,8 +106,6 @@ class Run:
         if args.do_train:
             asked = cfg.get("training_args", {}).get("resume_from_checkpoint")
             check_resume(args.resume_from_checkpoint, self.trainer, may_be_done=asked == "auto")
-        self.mirror = mirror_checkpoints(self.trainer)
-        on_main(self.trainer.accelerator, self._start_folder)
 
     def train(self) -> None:
         """Train, save the model with all that inference needs, write ``train_results.json``."""
@@ -133,6 +143,7 @@ class Run:
                 sys.stdout.write(score_table(self.sections) + f"\nreport: {self.folder / 'report.html'}\n")
             if self.goes_on is not None and not self.failed:
                 (self.folder / UNFINISHED).unlink(missing_ok=True)
+        self.trackers.finish(failed=bool(self.failed))
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.accelerator.end_training()
         if self.mirror:
@@ -157,6 +168,7 @@ class Run:
             if self.trainer.is_world_process_zero():
                 write_results(self.folder, name, metrics)
                 self._write_report()
+                self.trackers.log(metrics, self.trainer.state.global_step)
 
     def _begin_predictions(self) -> bool:
         """Whether an earlier run was killed before all sets were done; from now on this one would be."""

@@ -113,8 +113,8 @@ def test_the_trainer_measures_steps_alone(tmp_path):
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert [row["data_wait"] for row in rows] == pytest.approx([12 / 18, 8 / 14, 4 / 10], abs=1e-4)
     assert [row["samples_per_second"] for row in rows] == pytest.approx([8 / 18, 8 / 14, 8 / 10], abs=1e-3)
-    # Until step 2: 18 s and the pages of two steps; until step 4: 14 s, two pages and an evaluation more.
-    assert [row["eta_seconds"] for row in rows] == [2018 / 2 * 4, 5032 / 4 * 2, 0]
+    # Until step 2: 18 s, the pages of two steps, an evaluation; until step 4: 14 s, two pages and evaluations more.
+    assert [row["eta_seconds"] for row in rows] == [3018 / 2 * 4, 7032 / 4 * 2, 0]
     assert all(row["memory_gb"] > 0.01 for row in rows)
 
 
@@ -125,7 +125,7 @@ def test_a_resumed_run_counts_from_its_own_start_and_takes_the_same_steps(tmp_pa
     # Passed over are batches 1 and 2, read are 3, 4 and, ahead, 5: 12 s; two of the run's own steps, two more to come.
     assert [row["data_wait"] for row in resumed] == pytest.approx([12 / 18, 4 / 10], abs=1e-4)
     assert [row["samples_per_second"] for row in resumed] == pytest.approx([8 / 18, 8 / 10], abs=1e-3)
-    assert [row["eta_seconds"] for row in resumed] == [2018, 0]
+    assert [row["eta_seconds"] for row in resumed] == [3018, 0]
 
 
 def test_two_processes_give_sums_over_both(tmp_path):

@@ -362,18 +362,18 @@ def test_the_log_has_a_line_for_each_row_and_no_dict(tensorboard_run):
 
 
 @pytest.fixture
-def program_log():
-    """Logging as a program has it; the tests' own comes back."""
+def logging_comes_back():
+    """What ``setup_logging`` changes is undone after the test."""
     logger = logging.getLogger("mllm")
     before = list(logger.handlers), logger.propagate, logger.level
-    setup_logging()
     yield
     logger.handlers[:], logger.propagate = before[:2]
     logger.setLevel(before[2])
 
 
-def test_the_progress_bar_stays_beside_the_lines(tmp_path, capsys, program_log):
+def test_the_progress_bar_stays_beside_the_lines(tmp_path, capsys, logging_comes_back):
     trainer = slow_trainer(tmp_path, eval_strategy="no", save_strategy="no")
+    setup_logging()
     write_lines(trainer)
     trainer.train()
     captured = capsys.readouterr()
