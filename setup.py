@@ -37,8 +37,8 @@ EXTRAS = {
     # boto3 alone: beside s3fs pip searches for minutes.
     "s3": ["boto3>=1.34"],
     "petrel": ["boto3>=1.34"],
-    "wandb": ["wandb>=0.17"],
-    "trackio": ["trackio>=0.2"],
+    "wandb": ["wandb>=0.19"],
+    "trackio": ["trackio>=0.20"],
     "mlflow": ["mlflow>=3"],
     "web": ["gradio>=5"],
     "sweep": ["optuna>=3"],

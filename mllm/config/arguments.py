@@ -1,7 +1,6 @@
 """Our training arguments. Importing this file imports torch: `mllm.config` does so only when they are needed."""
 
 # No `from __future__ import annotations`: the types of the fields are read to convert flags.
-import importlib.util
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,10 +11,6 @@ from mllm.errors import ConfigError, choices
 
 GROUP_BY_MODALITY_LENGTH = "group_by_modality_length"
 FAILURE_RATE = "failure_rate"
-
-
-def _default_trackers() -> Any:
-    return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
 
 
 @dataclass

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 from clocked import slow_trainer
-from launch import FINETUNE, checked, run
+from launch import FINETUNE, REPOSITORY, checked, run
 from mmengine.config import Config
 
 from mllm.config.arguments import Seq2SeqArguments, build_arguments
@@ -76,15 +76,16 @@ def train(folder, *names, **changes):
     return done.stdout + done.stderr
 
 
-LOG_ONCE = """
+LOG_ONCE = f"""
 import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
 from mmengine.config import Config
 from mllm.config.arguments import Seq2SeqArguments
 from mllm.engine.trackers import Trackers
 from mllm.utils.logging import setup_logging
 setup_logging()
-trackers = Trackers(Seq2SeqArguments(output_dir="out", use_cpu=True, report_to=sys.argv[1]), Config({}))
-trackers.log({"loss": 1.0}, 1)
+trackers = Trackers(Seq2SeqArguments(output_dir="out", use_cpu=True, report_to=sys.argv[1]), Config({{}}))
+trackers.log({{"loss": 1.0}}, 1)
 trackers.finish()
 """
 
