@@ -76,6 +76,7 @@ class StopOnSignal(TrainerCallback):
 
 def _end_loaders() -> None:
     """End the processes that load data: they do not hear the SIGTERM by which Python would end, and wait for, them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each that ends
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

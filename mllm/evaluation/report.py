@@ -23,7 +23,8 @@ STYLE = """
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}.curves figure{margin:0}
 summary{font-weight:600;margin:14px 0 8px;cursor:pointer}.wide{overflow-x:auto}
 """
-LAST = ("eval_failure_rate", "grad_norm")
+CURVES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "data_wait", "memory_gb")
+LAST = ("eval_failure_rate", "grad_norm", "tokens_per_second", "data_wait", "memory_gb")
 
 
 @dataclass
@@ -90,7 +91,7 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
     for row in log_history:
         for name, value in row.items():
-            wanted = name in ("loss", "learning_rate", "grad_norm") or name.startswith("eval_")
+            wanted = name in CURVES or name.startswith("eval_")
             if wanted and isinstance(value, (int, float)) and not name.endswith(("_runtime", "_samples")):
                 series.setdefault(name, []).append((row.get("step", 0), float(value)))
     ordered = sorted(series.items(), key=lambda one: (one[0] in LAST, one[0].startswith("eval_")))

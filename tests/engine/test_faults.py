@@ -257,5 +257,6 @@ def test_a_job_that_is_requeued_after_its_last_step_does_what_is_left(config, wh
 
 def test_loaders_that_outlive_their_epoch_do_not_keep_the_run_from_ending(config, tmp_path):
     workers = ["--dataloader_num_workers", 1, "--dataloader_persistent_workers", "true"]
-    checked(run([JOB, "none", config, "--output_dir", tmp_path / "one", *workers], timeout=120))
+    done = checked(run([JOB, "none", config, "--output_dir", tmp_path / "one", *workers], timeout=120))
+    assert "Traceback" not in done.stderr
     checked(run_two([JOB, "none", config, "--output_dir", tmp_path / "two", *workers], timeout=120))

@@ -9,7 +9,9 @@ from mllm.engine.optimizer import MuonWithAdamW
 from mllm.engine.trainer import MultimodalTrainer
 from mllm.errors import ConfigError, DataError
 from mllm.models.tuning import Tuning, format_report, freeze, trainable_report
+from mllm.pipeline import finetune
 from mllm.registry import DATASETS
+from mllm.utils.program import run_main
 
 
 @pytest.fixture
@@ -150,3 +152,11 @@ def test_muon_steps_as_torch_does_and_goes_on_from_its_state():
 def test_muon_beside_another_optimiser_is_an_error(parts):
     with pytest.raises(ConfigError, match="muon_lr works beside optim='adamw_torch', not 'sgd'"):
         _trainer(parts, muon_lr=1e-3, optim="sgd").create_optimizer()
+
+
+def test_a_config_that_evaluates_while_it_trains_predicts_without_a_validation_set(tmp_path):
+    config = tmp_path / "c.py"
+    training = {"do_train": False, "do_predict": True, "eval_strategy": "steps", "eval_steps": 1}
+    config.write_text(tiny.config_text(tmp_path / "out", training_args=training, data_args={"validation": None}))
+    assert run_main(finetune.main, [str(config)], name="finetune.py") == 0
+    assert (tmp_path / "out" / "test_predictions.jsonl").is_file()
