@@ -49,7 +49,7 @@ class StopOnSignal(TrainerCallback):
         if self.stopped_at is not None:
             control.should_evaluate = control.should_save = False
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def stop_listening(self) -> None:
         """Signals mean again what they meant before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

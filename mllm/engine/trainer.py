@@ -79,6 +79,13 @@ class MultimodalTrainer(Measured, Seq2SeqTrainer):
         self.notes.add(inputs.pop("notes", []))
         return super()._prepare_inputs(inputs)
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As transformers'; whatever ends it, signals mean afterwards what they meant before."""
+        try:
+            return super().train(*args, **options)
+        finally:
+            self.stop_on_signal.stop_listening()
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **_: Any
     ) -> dict[str, float]:

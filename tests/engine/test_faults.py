@@ -216,7 +216,7 @@ def test_a_process_that_loads_data_and_dies_is_named(tmp_path):
     (told,) = sentences(done)
     assert re.search(r"a process that loads data (was killed \(Killed\)|has died), often for want of memory", told)
     assert "lower dataloader_num_workers" in told
-    resumed(tmp_path / "c.py", tmp_path / "out")
+    checked(run([JOB, "none", tmp_path / "c.py", "--resume_from_checkpoint", "auto"]))
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     assert state["global_step"] == 4
 

@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import tiny
 import torch
@@ -152,6 +154,20 @@ def test_muon_steps_as_torch_does_and_goes_on_from_its_state():
 def test_muon_beside_another_optimiser_is_an_error(parts):
     with pytest.raises(ConfigError, match="muon_lr works beside optim='adamw_torch', not 'sgd'"):
         _trainer(parts, muon_lr=1e-3, optim="sgd").create_optimizer()
+
+
+def test_signals_mean_what_they_meant_before_though_training_fails(parts, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = _trainer(parts, max_steps=1)
+
+    def fail(*_, **__):
+        assert signal.getsignal(signal.SIGTERM) != before
+        raise DataError("broken")
+
+    monkeypatch.setattr(trainer, "training_step", fail)
+    with pytest.raises(DataError, match="broken"):
+        trainer.train()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_config_that_evaluates_while_it_trains_predicts_without_a_validation_set(tmp_path):
