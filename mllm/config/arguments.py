@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
-from transformers.trainer_utils import IntervalStrategy
 
 from mllm.config.report_to import chosen_trackers, default_trackers
 from mllm.errors import ConfigError, choices
@@ -70,7 +69,6 @@ class Seq2SeqArguments(Seq2SeqTrainingArguments):
         super().__post_init__()
         if not self.do_train:
             self.do_eval = asked_for_eval
-            self.eval_strategy = IntervalStrategy.NO  # transformers would want a data set for it
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns must be false: samples are built from items, not from columns")
         for one in fields(self):

@@ -65,6 +65,8 @@ def prepare_args(argv: Sequence[str] | None = None) -> tuple[Config, Seq2SeqArgu
     if (settings := resolve_deepspeed(training)) is not None:
         values["deepspeed"] = settings
     arguments = build_arguments(values)
+    if not training.get("do_train"):
+        arguments.eval_strategy = "no"  # transformers would want a data set for it
     check_world(arguments.world_size)
     return resolved.config, arguments
 
